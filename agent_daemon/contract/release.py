@@ -1,0 +1,166 @@
+"""What a device is asked to serve, as one immutable value with a digest of its own.
+
+A `DeviceRelease` is complete: a device that holds it and the blobs that it names needs nothing else to serve.
+Its digest is taken over the canonical JSON of everything except the number, so the same content
+deployed twice is the same release: that is what makes a quarantine hold and a deploy idempotent.
+"""
+
+import json
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from agent_daemon.contract import digest as digests
+
+DigestText = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+
+KvType = Literal["f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+Task = Literal["chat", "embeddings"]
+
+
+class Value(BaseModel):
+    """A frozen value; unknown keys are an error, so a typo or a newer field never passes in silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Strategy(StrEnum):
+    """How a device changes over (`auto` lets it choose from its memory at that moment)."""
+
+    AUTO = "auto"
+    HANDOVER = "handover"
+    REPLACE = "replace"
+
+
+class BlobRef(Value):
+    """One file of an artifact. `size` in bytes. `name` keeps the split convention (`…-00001-of-00003.gguf`)."""
+
+    digest: DigestText
+    size: Annotated[int, Field(ge=1)]
+    name: FileName
+
+
+class Artifact(Value):
+    """A pinned model: where it was found, and the files it consists of, in order."""
+
+    ref: str
+    digest: DigestText
+    files: Annotated[tuple[BlobRef, ...], Field(min_length=1, max_length=999)]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+
+class Predicted(Value):
+    """Memory that the fit predicts, in bytes. `total` is what counts against the memory that was chosen
+    (`vram` or `ram`); with part of the layers on a GPU, `host` is what the rest takes in RAM."""
+
+    weights: int
+    kv_cache: int
+    compute: int
+    total: int
+    host: int = 0
+
+
+class Placement(Value):
+    """How one model sits on one device."""
+
+    memory: Literal["vram", "ram"]
+    gpu_uuid: str | None = None
+    gpu_layers: Annotated[int, Field(ge=0)]
+    layers: Annotated[int, Field(ge=1)]
+    """All layers that could be offloaded: the model's blocks and the output layer."""
+    context: Annotated[int, Field(ge=1)]
+    """Tokens for each of the `parallel` sequences."""
+    parallel: Annotated[int, Field(ge=1, le=256)]
+    kv_type: KvType
+    predicted: Predicted
+
+
+class Sampling(Value):
+    """Defaults for requests that do not say otherwise."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.8
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    top_k: Annotated[int, Field(ge=0, le=1000)] = 40
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.05
+    repeat_penalty: Annotated[float, Field(ge=0.5, le=2)] = 1.0
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Cap of a completion that names none; without it the context is the cap."""
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+
+
+class ServedModel(Value):
+    """One name in `/v1/models`."""
+
+    name: ModelName
+    task: Task = "chat"
+    artifact: Artifact
+    placement: Placement
+    sampling: Sampling = Sampling()
+    system_prompt: str | None = None
+
+    def engine_key(self) -> str:
+        """Digest of what a worker must be restarted for. Two served models with the same key share weights and
+        settings, so a release that changes only a name, a prompt or sampling keeps its workers."""
+        content = {
+            "artifact": self.artifact.digest,
+            "task": self.task,
+            "placement": self.placement.model_dump(mode="json", exclude={"predicted"}),
+        }
+        return digests.of_bytes(json.dumps(content, sort_keys=True).encode())
+
+
+class Probe(Value):
+    """What must hold, without a break, for `min_healthy` seconds before a release is committed."""
+
+    prompt: str = "Say hello."
+    max_tokens: Annotated[int, Field(ge=1, le=512)] = 8
+    min_healthy: Annotated[float, Field(ge=0, le=3600)] = 3.0
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    """Seconds from the moment that the models are loaded within which the probe has to have held."""
+    min_tokens_per_second: Annotated[float, Field(gt=0)] | None = None
+    memory_margin: Annotated[float, Field(ge=0, le=10)] = 0.25
+    """Part of the predicted memory by which the measured one may exceed it (a floor of 256 MiB applies)."""
+
+
+class Access(Value):
+    """Who may call the gateway. Keys are held and sent only as hashes."""
+
+    key_hashes: tuple[DigestText, ...] = ()
+    origins: tuple[str, ...] = ()
+
+
+class DeviceRelease(Value):
+    """The whole of what one device serves."""
+
+    schema_version: Literal[1] = 1
+    number: Annotated[int, Field(ge=1)]
+    manifest: str
+    models: Annotated[tuple[ServedModel, ...], Field(min_length=1, max_length=64)]
+    probe: Probe = Probe()
+    access: Access = Access()
+    strategy: Strategy = Strategy.AUTO
+
+    @property
+    def label(self) -> str:
+        """The number as people write it: `r12`."""
+        return f"r{self.number}"
+
+    def digest(self) -> str:
+        """Digest of the canonical content (see the module's text)."""
+        content = self.model_dump(mode="json", exclude={"number"})
+        return digests.of_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+    def blobs(self) -> tuple[BlobRef, ...]:
+        """Every file that the device must hold, each digest once, in the order of the models."""
+        seen: dict[str, BlobRef] = {}
+        for model in self.models:
+            for file in model.artifact.files:
+                seen.setdefault(file.digest, file)
+        return tuple(seen.values())

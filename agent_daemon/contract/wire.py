@@ -1,0 +1,308 @@
+"""The messages between an agent and whoever controls it, over a Unix socket today and to a hub tomorrow.
+
+Sizes are bytes, times are seconds since the epoch (UTC, float) unless a name says otherwise. A fact that
+could not be determined is None, never a guess.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent_daemon.contract.release import DeviceRelease, DigestText, Strategy
+
+SCHEMA_VERSION = 1
+
+
+class Message(BaseModel):
+    """A frozen message. Unknown keys are ignored: a newer sender may say more than this reader knows."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# -- what a device is ------------------------------------------------------------------------------------
+
+
+class GpuFacts(Message):
+    index: int
+    uuid: str | None = None
+    vendor: Literal["nvidia", "amd", "apple", "intel"]
+    name: str | None = None
+    vram_total: int | None = None
+    vram_free: int | None = None
+    driver: str | None = None
+    compute_capability: str | None = None
+
+
+class RuntimeFacts(Message):
+    """What the device's llama-cpp-python can do. `backends` always names `cpu` when the runtime loads at all."""
+
+    version: str | None = None
+    backends: tuple[str, ...] = ()
+    simulated_offload: bool = False
+    """True only under the test switch: placements on a GPU are reported, not performed."""
+    error: str | None = None
+
+    @property
+    def offloads(self) -> bool:
+        """Whether this runtime can put layers on any GPU."""
+        return any(name not in ("cpu", "blas") for name in self.backends)
+
+
+class Facts(Message):
+    """What a device is. Free memory is included because placement starts from it."""
+
+    agent_id: str
+    agent_version: str
+    hostname: str | None = None
+    os: str | None = None
+    kernel: str | None = None
+    arch: str | None = None
+    python: str | None = None
+    cpu_model: str | None = None
+    cpu_cores: int | None = None
+    cpu_threads: int | None = None
+    cpu_features: tuple[str, ...] = ()
+    ram_total: int | None = None
+    ram_available: int | None = None
+    ram_limit: int | None = None
+    """Most RAM that this device's owner lets models use; None means no limit was set."""
+    disk_free: int | None = None
+    gpus: tuple[GpuFacts, ...] = ()
+    gpu_error: str | None = None
+    """Why the list of GPUs is incomplete, if it is."""
+    runtime: RuntimeFacts = RuntimeFacts()
+    gateway_url: str | None = None
+
+
+# -- how it is doing -------------------------------------------------------------------------------------
+
+
+class WorkerState(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    BACKOFF = "backoff"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class WorkerStatus(Message):
+    """One worker process, as its supervisor sees it."""
+
+    models: tuple[str, ...]
+    engine_key: DigestText
+    state: WorkerState
+    pid: int | None = None
+    restarts: int = 0
+    memory: Literal["vram", "ram"] = "ram"
+    gpu_layers: int = 0
+    offloaded_layers: int | None = None
+    simulated_offload: bool = False
+    predicted_bytes: int = 0
+    ram_bytes: int | None = None
+    """Resident memory that loading added to the process, mapped weights included."""
+    ram_private_bytes: int | None = None
+    """The part of it that the kernel cannot take back: what a restart would free."""
+    vram_bytes: int | None = None
+    tokens_per_second: float | None = None
+    active_requests: int = 0
+    error: str | None = None
+
+
+class Outcome(StrEnum):
+    """The terminal word for one device in one rollout."""
+
+    SUCCEEDED = "succeeded"
+    UNCHANGED = "unchanged"
+    FAILED_UNCHANGED = "failed_unchanged"
+    REVERTED = "reverted"
+    REVERT_FAILED = "revert_failed"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    DEFERRED = "deferred"
+    SUPERSEDED = "superseded"
+
+
+class ActivationState(StrEnum):
+    STAGING = "staging"
+    STAGED = "staged"
+    ACTIVATING = "activating"
+    PROBING = "probing"
+    COMMITTED = "committed"
+    REVERTING = "reverting"
+    REVERTED = "reverted"
+    REVERT_FAILED = "revert_failed"
+
+
+TERMINAL_STATES = frozenset({ActivationState.COMMITTED, ActivationState.REVERTED, ActivationState.REVERT_FAILED})
+
+
+class Operation(Message):
+    """One release on its way onto the device. `reason` says why it did not stay, in one sentence."""
+
+    id: int
+    release: DigestText
+    number: int
+    previous: DigestText | None = None
+    state: ActivationState
+    strategy: Strategy = Strategy.AUTO
+    reason: str | None = None
+    at: float
+    attempts: int = 0
+
+
+class Quarantined(Message):
+    release: DigestText
+    number: int
+    reason: str
+    at: float
+
+
+class DeviceState(Message):
+    """The device's own account of itself."""
+
+    agent_id: str
+    active: DigestText | None = None
+    active_number: int | None = None
+    operation: Operation | None = None
+    """The latest operation, finished or not."""
+    quarantine: tuple[Quarantined, ...] = ()
+    held: tuple[DigestText, ...] = ()
+    """Releases that can be activated without moving a byte."""
+    workers: tuple[WorkerStatus, ...] = ()
+
+
+# -- reports ---------------------------------------------------------------------------------------------
+
+
+class Heartbeat(Message):
+    """Telemetry: only the newest unsent one is kept."""
+
+    uptime: float
+    ram_available: int | None = None
+    gpu_free: tuple[int | None, ...] = ()
+    active: DigestText | None = None
+    active_number: int | None = None
+    state: ActivationState | None = None
+    workers: tuple[WorkerStatus, ...] = ()
+
+
+class ActivationEvent(Message):
+    """One transition, or one thing worth telling within a state."""
+
+    operation: int
+    release: DigestText
+    number: int
+    state: ActivationState
+    detail: str | None = None
+    outcome: Outcome | None = None
+    """Set on the last event of an operation only."""
+
+
+class WorkerEvent(Message):
+    model: str
+    what: Literal["started", "ready", "crashed", "stopped"]
+    detail: str | None = None
+
+
+class Usage(Message):
+    """What one model did under one release in one minute, or a part of it: rows of a minute add up."""
+
+    minute: int
+    """Start of the minute, seconds since the epoch."""
+    model: str
+    release: DigestText
+    number: int
+    requests: int
+    failures: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    ttft_ms: int = 0
+    """Sum over requests of the milliseconds to the first token."""
+    duration_ms: int = 0
+
+
+class RecordKind(StrEnum):
+    FACTS = "facts"
+    HEARTBEAT = "heartbeat"
+    ACTIVATION = "activation"
+    WORKER = "worker"
+    USAGE = "usage"
+
+
+class Record(Message):
+    """One thing to report. `seq` rises by at least one and is never used twice within an epoch."""
+
+    seq: int
+    at: float
+    kind: RecordKind
+    body: dict[str, Any]
+
+
+class CheckIn(Message):
+    """Everything that waits in the spool, oldest first. Taking one twice has the effect of taking it once:
+    the receiver remembers the highest `seq` that it has stored for this agent and epoch."""
+
+    schema_version: int = SCHEMA_VERSION
+    agent_id: str
+    epoch: str
+    """Identity of the spool: a new one begins when a device lost its state."""
+    sent_at: float
+    records: tuple[Record, ...] = ()
+    more: bool = False
+
+
+class Ack(Message):
+    """Everything up to and including `seq` is stored; the device may forget it."""
+
+    epoch: str
+    seq: int
+
+
+# -- the control API -------------------------------------------------------------------------------------
+
+
+class Hello(Message):
+    schema_version: int = SCHEMA_VERSION
+    agent_version: str
+    agent_id: str
+
+
+class MissingBlob(Message):
+    digest: DigestText
+    size: int
+    offset: int
+    """Bytes that the device holds already: the sender goes on from here."""
+
+
+class Staged(Message):
+    """Answer to a release handed over: what must still be sent before it can be activated."""
+
+    operation: Operation | None = None
+    missing: tuple[MissingBlob, ...] = ()
+
+
+class StageRequest(Message):
+    release: DeviceRelease
+    retry: bool = False
+
+
+class ActivateRequest(Message):
+    release: DigestText
+    retry: bool = False
+
+
+class EventPage(Message):
+    """Events of one operation after a cursor; `done` when its last event is among those sent so far."""
+
+    events: tuple[ActivationEvent, ...] = ()
+    next: int = 0
+    done: bool = False
+
+
+class Problem(Message):
+    """The body of every answer that is not a success."""
+
+    code: Annotated[str, Field(pattern=r"^[a-z_]+$")]
+    message: str
+    hint: str | None = None

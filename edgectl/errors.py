@@ -1,0 +1,52 @@
+"""What can go wrong on the control side, as one tree. Each class has the exit code that the command ends with.
+
+EdgectlError            1   something failed; nothing more precise applies
+├── UsageError          2   flags or arguments that make no sense
+├── ManifestError       2   a manifest that cannot be read; carries file, line and path
+├── CatalogError        1   a model that cannot be resolved or fetched
+├── InventoryError      1   the database cannot be opened, is newer, or refuses
+├── QueryError          2   SQL that cannot be run read-only
+├── DeviceError         1   the device answered, and the answer was no (carries its code)
+└── Unreachable         3   no answer from the device
+"""
+
+
+class EdgectlError(Exception):
+    """Base of every expected failure: one sentence saying what and where, and a hint on what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(EdgectlError):
+    exit_code = 2
+
+
+class ManifestError(EdgectlError):
+    exit_code = 2
+
+
+class CatalogError(EdgectlError):
+    pass
+
+
+class InventoryError(EdgectlError):
+    pass
+
+
+class QueryError(EdgectlError):
+    exit_code = 2
+
+
+class DeviceError(EdgectlError):
+    def __init__(self, message: str, hint: str | None = None, code: str = "agent") -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+
+class Unreachable(EdgectlError):
+    exit_code = 3
