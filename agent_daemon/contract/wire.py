@@ -134,7 +134,9 @@ class ActivationState(StrEnum):
     REVERT_FAILED = "revert_failed"
 
 
-TERMINAL_STATES = frozenset({ActivationState.COMMITTED, ActivationState.REVERTED, ActivationState.REVERT_FAILED})
+TERMINAL_STATES = frozenset(
+    {ActivationState.COMMITTED, ActivationState.REVERTED, ActivationState.REVERT_FAILED}
+)
 
 
 class Operation(Message):

@@ -1,0 +1,115 @@
+"""The facts of a model, as one value that is stored and sent. `gguf.read_facts` makes it."""
+
+from pydantic import BaseModel, ConfigDict
+
+from agent_daemon.contract import architectures
+
+
+class GgufFacts(BaseModel):
+    """One model, or one file of a split one (`gguf.combine` makes the model of the files). Frozen; stored as
+    JSON.
+
+    Sizes are bytes, contexts and windows are tokens, lengths of keys and values are elements of one head."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: int
+    architecture: str
+    """Empty when the header names none, as in the later files of a split model."""
+    name: str | None
+    kind: str | None
+    """`general.type`: model, adapter, mmproj, imatrix…"""
+    file_type: str | None
+    """Such as Q4_K_M; None when the file does not say, or says something unknown."""
+
+    parameter_count: int
+    tensor_count: int
+    tensor_bytes: int
+    token_embd_bytes: int
+    input_bytes: int
+    """Other tensors of the input layer, which llama.cpp keeps in RAM beside the token embedding."""
+    output_bytes: int
+    """`output.weight`; 0 when the output layer uses the token embedding (tied)."""
+    layer_bytes: tuple[int, ...]
+    other_bytes: int
+    """Norms and whatever else belongs to no block; goes with the output layer."""
+
+    n_layers: int
+    nextn_layers: int = 0
+    """Last layers that only predict further tokens: loaded on request only, and they hold no cache."""
+    context_length: int | None
+    n_embd: int
+    n_ff: int
+    n_heads: int
+    n_kv_heads: tuple[int, ...]
+    key_length: int
+    value_length: int
+    key_length_sliding: int
+    value_length_sliding: int
+    n_vocab: int
+
+    sliding_window: int | None
+    sliding_layers: tuple[bool, ...]
+    kv_layers: int
+    """The first so many layers have a KV cache; later ones read an earlier layer's."""
+    mla: bool
+    """Multi-head latent attention with an absorbed V: only K is stored, of `key_length`."""
+    kv_lora_rank: int | None
+
+    recurrent_layers: tuple[bool, ...]
+    recurrent_state: int
+    """Elements (of 4 bytes) that a recurrent layer holds for each sequence."""
+
+    expert_count: int
+    expert_used_count: int
+    expert_ff: int
+    pooling_type: str | None
+    has_chat_template: bool
+
+    split_count: int
+    split_no: int
+    split_tensors: int
+    """Tensors of all files together; 0 when the model is one file."""
+    header_bytes: int
+    data_end: int
+    """Bytes that the file must have for all its tensors to be there; of all files together once combined."""
+
+    def truncated_by(self, size: int) -> int:
+        """Bytes that a file (or all files) of `size` bytes lacks; 0 when nothing is missing."""
+        return max(0, self.data_end - size)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Mean bits of a parameter, 0.0 without parameters."""
+        return self.tensor_bytes * 8 / self.parameter_count if self.parameter_count else 0.0
+
+    @property
+    def encoder_only(self) -> bool:
+        """Embeds, and never generates text."""
+        return self.architecture in architectures.ENCODER_ONLY
+
+    @property
+    def tied_output(self) -> bool:
+        """Whether the output layer is the token embedding, so that a GPU holds a second copy of it."""
+        return self.output_bytes == 0 and not self.encoder_only
+
+    @property
+    def servable(self) -> bool:
+        return self.unservable_reason is None
+
+    @property
+    def unservable_reason(self) -> str | None:
+        """Why this cannot be served as a language model (`it is …`), or None when it can."""
+        if self.split_count > 1 and self.split_tensors != self.tensor_count:
+            return f"it is file {self.split_no + 1} of {self.split_count} of a split model"
+        if self.architecture in architectures.NOT_A_SERVED_MODEL:
+            return architectures.NOT_A_SERVED_MODEL[self.architecture]
+        if self.kind not in (None, "model"):
+            return f"it is of type {self.kind!r}, not a model"
+        if not self.architecture:
+            return "its header names no architecture"
+        if not self.tensor_count:
+            return "it holds a vocabulary and no weights"
+        if not (self.n_layers and self.n_embd and self.n_vocab and self.token_embd_bytes):
+            return f"its header does not describe a language model ({self.architecture})"
+        return None

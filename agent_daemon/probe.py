@@ -1,0 +1,117 @@
+"""Whether a freshly loaded release is healthy: it has to be, without a break, for a minimum time."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from agent_daemon.activation import memory_bound
+from agent_daemon.contract.release import DeviceRelease, Probe, Sampling, ServedModel
+from agent_daemon.contract.wire import WorkerStatus
+from agent_daemon.errors import WorkerFailure
+from agent_daemon.supervisor import Supervisor
+from agent_daemon.worker_messages import Done, Generate, Refused
+from agent_daemon.worker_process import WorkerProcess
+
+_PAUSE = 0.5
+"""Seconds between two rounds of checks."""
+
+
+class ProbeFailed(Exception):
+    """The release is not healthy; the message is the reason that people read."""
+
+
+class _NotYet(Exception):
+    """A check failed that may pass later: the clock starts again."""
+
+
+async def hold_probe(release: DeviceRelease, supervisor: Supervisor, note: Callable[[str], None]) -> None:
+    """Returns once every check has held for `min_healthy` seconds. Raises ProbeFailed at the first thing that
+    time will not mend, or when `timeout` seconds have passed without that."""
+    probe = release.probe
+    deadline = time.monotonic() + probe.timeout
+    healthy_since: float | None = None
+    last = ""
+    while True:
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+                for model in release.models:
+                    await _check(model, probe, supervisor)
+            healthy_since = healthy_since or time.monotonic()
+            if time.monotonic() - healthy_since >= probe.min_healthy:
+                return
+        except _NotYet as reason:
+            if str(reason) != last:
+                note(f"{reason}; waiting for it to hold {probe.min_healthy:g} s")
+            last, healthy_since = str(reason), None
+        except TimeoutError:
+            last = last or "the model did not answer the probe"
+        if time.monotonic() >= deadline:
+            raise ProbeFailed(f"not healthy within {probe.timeout:g} s: {last or 'too little time'}")
+        await asyncio.sleep(min(_PAUSE, max(0.0, deadline - time.monotonic())))
+
+
+async def _check(model: ServedModel, probe: Probe, supervisor: Supervisor) -> None:
+    key = model.engine_key()
+    try:
+        process = await supervisor.wait_ready(key)
+        status = next(status for status in supervisor.status() if status.engine_key == key)
+        _check_offload(model, status)
+        if model.task == "chat":
+            await _check_answer(model, probe, process)
+        else:
+            await _check_vector(model, process)
+    except WorkerFailure as error:
+        raise ProbeFailed(f"{model.name}: {error}") from None
+    status = next(status for status in supervisor.status() if status.engine_key == key)
+    _check_memory(model, probe, status)
+
+
+def _check_offload(model: ServedModel, status: WorkerStatus) -> None:
+    placed = model.placement
+    if placed.gpu_layers and (status.offloaded_layers or 0) < placed.gpu_layers:
+        raise ProbeFailed(
+            f"{model.name}: {status.offloaded_layers or 0} of {placed.gpu_layers} placed layers are on the GPU"
+            " (llama.cpp's own count)"
+        )
+
+
+async def _check_answer(model: ServedModel, probe: Probe, process: WorkerProcess) -> None:
+    request = Generate(
+        id=0,
+        messages=({"role": "user", "content": probe.prompt},),
+        sampling=Sampling(temperature=0),
+        max_tokens=probe.max_tokens,
+    )
+    async for event in process.generate(request):
+        if isinstance(event, Refused):
+            raise ProbeFailed(f"{model.name}: {event.message}")
+        if not isinstance(event, Done):
+            continue
+        if event.completion_tokens == 0:
+            # At temperature 0 the same prompt gets the same answer: trying again would change nothing.
+            raise ProbeFailed(f"{model.name}: answered the probe with nothing")
+        # The first token comes out of the prompt's own computation and says nothing about speed.
+        steps = event.completion_tokens - 1
+        speed = steps / event.seconds if steps and event.seconds else None
+        floor = probe.min_tokens_per_second
+        if floor is not None and speed is not None and speed < floor:
+            raise _NotYet(f"{model.name}: {speed:.1f} tokens/s, the manifest asks for at least {floor:g}")
+
+
+async def _check_vector(model: ServedModel, process: WorkerProcess) -> None:
+    answer = await process.embed((model.name,))
+    if isinstance(answer, Refused):
+        raise ProbeFailed(f"{model.name}: {answer.message}")
+    if not any(answer.vectors[0]):
+        raise ProbeFailed(f"{model.name}: its embedding is all zeros")
+
+
+def _check_memory(model: ServedModel, probe: Probe, status: WorkerStatus) -> None:
+    predicted = model.placement.predicted.total
+    measured = status.vram_bytes if model.placement.memory == "vram" else status.ram_bytes
+    bound = memory_bound(predicted, probe.memory_margin)
+    if measured is not None and measured > bound:
+        raise _NotYet(
+            f"{model.name}: takes {measured / 2**30:.2f} GiB, more than the predicted "
+            f"{predicted / 2**30:.2f} GiB and its margin"
+        )

@@ -1,0 +1,240 @@
+"""One running agent: what it is made of, in which order it starts, and how it stops."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+from starlette.types import ASGIApp
+
+from agent_daemon import control_api, telemetry
+from agent_daemon.activation import FreeMemory
+from agent_daemon.activator import Activator
+from agent_daemon.contract.release import Access, ServedModel
+from agent_daemon.contract.wire import Facts, Heartbeat, RecordKind, RuntimeFacts, WorkerEvent
+from agent_daemon.errors import UsageProblem
+from agent_daemon.facts import detect_facts
+from agent_daemon.gateway.app import Gateway, build
+from agent_daemon.gpus import detect_gpus
+from agent_daemon.journal import Journal
+from agent_daemon.listener import Server, bind_control, bind_gateway, server
+from agent_daemon.runtime_probe import probe_runtime
+from agent_daemon.serving import Serving
+from agent_daemon.settings import Settings
+from agent_daemon.spool import Spool
+from agent_daemon.store import Store
+from agent_daemon.supervisor import Supervisor
+from agent_daemon.worker_messages import Load
+from agent_daemon.worker_process import WorkerProcess
+
+_log = logging.getLogger(__name__)
+_HEARTBEAT_SECONDS = 60.0
+_RAM_RESERVE = 512 * 1024 * 1024
+"""Bytes of free RAM that two releases side by side must leave to everything else on the machine."""
+
+
+class Service:
+    """Everything that one state directory belongs to. Raises UsageProblem when it cannot start."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        settings.logs.mkdir(exist_ok=True)
+        self._lock = _lock(settings.state_dir)
+        self.agent_id = _identity(settings.state_dir)
+        self._began = time.monotonic()
+        self._runtime = RuntimeFacts()
+        self._journal = Journal(settings.state_dir / "journal.db")
+        self._spool = Spool(settings.state_dir / "spool.db")
+        self._store = Store(settings.state_dir / "store")
+        self._supervisor = Supervisor(self._spawn, self._report_worker)
+        self._serving = Serving()
+        self._activator = Activator(
+            self._journal, self._store, self._supervisor, self._serving, self._free_memory, self._publish
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set."""
+        self._check_access()
+        control_socket = bind_control(self._settings.socket)
+        gateway_socket = bind_gateway(self._settings.listen)
+        servers = [server(self._control_app()), server(self._gateway_app())]
+        tasks = [
+            asyncio.create_task(each.serve(sockets=[bound]))
+            for each, bound in zip(servers, (control_socket, gateway_socket), strict=True)
+        ]
+        self._publish()
+        await self._activator.recover()
+        beat = asyncio.create_task(self._beat())
+        port = gateway_socket.getsockname()[1]
+        _log.info(
+            "serving on %s:%s, control socket %s", self._settings.listen.host, port, self._settings.socket
+        )
+        try:
+            await stop.wait()
+        finally:
+            beat.cancel()
+            await self._shut_down(servers, tasks)
+
+    async def _shut_down(self, servers: list[Server], tasks: list[asyncio.Task[None]]) -> None:
+        for each in servers:
+            each.should_exit = True
+        await self._activator.close()
+        await asyncio.wait(tasks, timeout=10)
+        await self._supervisor.close()
+        self._settings.socket.unlink(missing_ok=True)
+        self._spool.close()
+        self._journal.close()
+
+    def _control_app(self) -> ASGIApp:
+        return control_api.build(
+            control_api.ControlApi(
+                self.agent_id,
+                self._journal,
+                self._store,
+                self._spool,
+                self._supervisor,
+                self._activator,
+                self._settings.logs,
+                self._facts,
+                self._flush,
+            )
+        )
+
+    def _gateway_app(self) -> ASGIApp:
+        return build(
+            Gateway(self._serving, self._supervisor, self._spool.count),
+            loopback=self._settings.listen.loopback,
+            key_hashes=self._settings.key_hashes,
+            access=self._access,
+        )
+
+    def _access(self) -> Access:
+        return self._serving.release.access if self._serving.release else Access()
+
+    def _check_access(self) -> None:
+        active = self._journal.active()
+        keys = self._settings.key_hashes or (active and self._journal.release(active).access.key_hashes)
+        if not self._settings.listen.loopback and not keys:
+            raise UsageProblem(
+                f"--listen {self._settings.listen.host} can be reached from outside, and there is no API key",
+                "name a file of key hashes with --api-keys (edgectl access new-key makes one), or listen on"
+                " 127.0.0.1",
+            )
+
+    # -- what the parts ask for ------------------------------------------------------------------------
+
+    async def _spawn(self, model: ServedModel) -> WorkerProcess:
+        path = await asyncio.to_thread(self._store.model_path, model.artifact)
+        placement = model.placement
+        load = Load(
+            path=str(path),
+            task=model.task,
+            context=placement.context,
+            parallel=placement.parallel,
+            kv_type=placement.kv_type,
+            gpu_layers=placement.gpu_layers,
+            layers=placement.layers,
+            threads=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+        )
+        # A uuid, not an index: the numbering of GPUs differs between NVML and CUDA.
+        environment = {"CUDA_VISIBLE_DEVICES": placement.gpu_uuid} if placement.gpu_uuid else {}
+        log = self._settings.logs / f"worker-{model.engine_key().removeprefix('sha256:')[:12]}.log"
+        return await WorkerProcess.spawn(load, log, environment)
+
+    def _free_memory(self) -> FreeMemory:
+        ram = telemetry.ram_available()
+        if ram is not None:
+            ram -= _RAM_RESERVE
+        if ram is not None and self._settings.ram_limit is not None:
+            ours = sum(status.ram_private_bytes or 0 for status in self._supervisor.status())
+            ram = min(ram, self._settings.ram_limit - ours)
+        gpus, _problem = detect_gpus()
+        return FreeMemory(ram=ram, vram={gpu.uuid: gpu.vram_free for gpu in gpus if gpu.uuid})
+
+    async def _facts(self) -> Facts:
+        if self._runtime.version is None and self._runtime.error is None:
+            self._runtime = await probe_runtime()
+        return await asyncio.to_thread(
+            detect_facts,
+            agent_id=self.agent_id,
+            state_dir=self._settings.state_dir,
+            ram_limit=self._settings.ram_limit,
+            runtime=self._runtime,
+            gateway_url=self._settings.listen.url,
+        )
+
+    # -- reports ---------------------------------------------------------------------------------------
+
+    def _report_worker(self, event: WorkerEvent) -> None:
+        self._spool.append(RecordKind.WORKER, event)
+
+    def _publish(self) -> None:
+        """Brings activation events from the journal to the spool: each at least once, in order."""
+        for identity, at, event in self._journal.unreported():
+            self._spool.append(RecordKind.ACTIVATION, event, at)
+            self._journal.reported(identity)
+
+    async def _flush(self) -> None:
+        """Everything that could be reported now is in the spool afterwards: facts, heartbeat, the open minute."""
+        facts = await self._facts()
+        await asyncio.to_thread(self._spool.append, RecordKind.FACTS, facts)
+        await asyncio.to_thread(self._spool.append, RecordKind.HEARTBEAT, self._heartbeat())
+        await asyncio.to_thread(self._spool.close_minutes, None)
+
+    def _heartbeat(self) -> Heartbeat:
+        operation, active = self._journal.latest(), self._journal.active()
+        return Heartbeat(
+            uptime=time.monotonic() - self._began,
+            ram_available=telemetry.ram_available(),
+            gpu_free=telemetry.gpu_free(),
+            active=active,
+            active_number=self._journal.release(active).number if active else None,
+            state=operation.state if operation else None,
+            workers=self._supervisor.status(),
+        )
+
+    async def _beat(self) -> None:
+        await asyncio.to_thread(self._spool.append, RecordKind.FACTS, await self._facts())
+        while True:
+            await asyncio.to_thread(self._spool.append, RecordKind.HEARTBEAT, self._heartbeat())
+            await asyncio.to_thread(self._spool.close_minutes, time.time())
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+
+
+def _lock(state_dir: Path) -> int:
+    """An exclusive lock that the kernel gives up with the process, however it ends."""
+    descriptor = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UsageProblem(
+            f"another agent is running with the state directory {state_dir}",
+            "stop it, or give this one a directory of its own with --state-dir",
+        ) from None
+    return descriptor
+
+
+def _identity(state_dir: Path) -> str:
+    """The agent's name for itself, made once and kept with its state."""
+    path = state_dir / "agent-id"
+    try:
+        return path.read_text().strip() or _new_identity(path)
+    except FileNotFoundError:
+        return _new_identity(path)
+
+
+def _new_identity(path: Path) -> str:
+    identity = str(uuid.uuid4())
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as file:
+        file.write(identity + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    return identity

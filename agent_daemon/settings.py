@@ -1,0 +1,103 @@
+"""What the person who starts an agent decides, read once from the command line."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent_daemon.contract import digest
+from agent_daemon.errors import UsageProblem
+
+DEFAULT_LISTEN = "127.0.0.1:11500"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B?|B)?", re.IGNORECASE)
+_SOCKET_PATH_LIMIT = 107
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where the gateway listens. `loopback` decides whether API keys are required."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`ram_limit` in bytes: most RAM that models may use on this device, or None."""
+
+    state_dir: Path
+    listen: Listen
+    key_hashes: frozenset[str] = frozenset()
+    ram_limit: int | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.state_dir / "agent.sock"
+
+    @property
+    def logs(self) -> Path:
+        return self.state_dir / "logs"
+
+
+def parse_listen(text: str) -> Listen:
+    """`HOST:PORT`, `[V6]:PORT` or `:PORT` for every address. Raises UsageProblem."""
+    host, colon, port = text.rpartition(":")
+    host = host.strip("[]") or "0.0.0.0"  # noqa: S104 - only together with API keys, see `check_access`
+    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise UsageProblem(f"--listen {text}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
+    if host != "localhost":
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise UsageProblem(
+                f"--listen {text}: {host!r} is not an IP address", "name the address, or localhost"
+            ) from None
+    return Listen(host, int(port))
+
+
+def parse_size(text: str) -> int:
+    """`8GiB`, `512MiB`, `2G` (binary, as for memory) or plain bytes. Raises UsageProblem."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise UsageProblem(f"{text!r} is not a size; expected something like 8GiB or 512MiB")
+    number, unit = found.groups()
+    power = "bkmgt".index((unit or "b")[0].lower())
+    return int(float(number) * 1024**power)
+
+
+def read_key_hashes(path: Path) -> frozenset[str]:
+    """Hashes from a file with one `sha256:…` a line; empty lines and `#` comments are skipped. Keys themselves
+    are refused, so that none lies on a disk. Raises UsageProblem without repeating what the line holds."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageProblem(f"--api-keys {path}: cannot be read: {error}") from None
+    hashes = set()
+    for number, line in enumerate(lines, start=1):
+        entry = line.partition("#")[0].strip()
+        if entry and not digest.is_digest(entry):
+            raise UsageProblem(
+                f"{path}:{number}: expected the hash of an API key (sha256: and 64 hex digits)",
+                "make a key and its hash with: edgectl access new-key",
+            )
+        if entry:
+            hashes.add(entry)
+    return frozenset(hashes)
+
+
+def check_socket_path(path: Path) -> None:
+    """Raises UsageProblem when the kernel could not bind this path."""
+    if len(str(path).encode()) > _SOCKET_PATH_LIMIT:
+        raise UsageProblem(
+            f"{path} is too long for a Unix socket ({_SOCKET_PATH_LIMIT} bytes at most)",
+            "choose a shorter --state-dir",
+        )

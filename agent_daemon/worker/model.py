@@ -1,0 +1,176 @@
+"""One GGUF loaded into memory, with its vocabulary: a thin, typed face of llama_cpp's low-level interface."""
+
+import ctypes
+from functools import cached_property
+from typing import Any
+
+import llama_cpp
+
+from agent_daemon.worker.runtime import EngineLog
+from agent_daemon.worker_messages import Load
+
+_KV_TYPES = {
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "q5_1": llama_cpp.GGML_TYPE_Q5_1,
+    "q5_0": llama_cpp.GGML_TYPE_Q5_0,
+    "q4_1": llama_cpp.GGML_TYPE_Q4_1,
+    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+    "iq4_nl": llama_cpp.GGML_TYPE_IQ4_NL,
+}
+BATCH = 512
+"""Tokens that one step of the engine computes at most (n_batch and n_ubatch)."""
+
+
+class LoadError(Exception):
+    """llama.cpp refused the file or the settings; the message is its own reason."""
+
+
+class Model:
+    """Weights, context and vocabulary. Raises LoadError. Driven by one thread only."""
+
+    def __init__(self, load: Load, log: EngineLog) -> None:
+        llama_cpp.llama_backend_init()
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = load.gpu_layers
+        params.split_mode = llama_cpp.LLAMA_SPLIT_MODE_NONE
+        self._model = llama_cpp.llama_model_load_from_file(load.path.encode(), params)
+        if not self._model:
+            raise LoadError(log.reason())
+        self.vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self.context_limit = load.context
+        self.parallel = load.parallel
+        self.embeds = load.task == "embeddings"
+        self.ctx = llama_cpp.llama_init_from_model(self._model, self._context_params(load))
+        if not self.ctx:
+            raise LoadError(log.reason())
+        self.memory = llama_cpp.llama_get_memory(self.ctx)
+        self.batch_limit = int(llama_cpp.llama_n_batch(self.ctx))
+
+    def _context_params(self, load: Load) -> Any:
+        params = llama_cpp.llama_context_default_params()
+        per_sequence = -(-load.context // 256) * 256
+        params.n_ctx = per_sequence * load.parallel
+        params.n_seq_max = load.parallel
+        params.n_threads = params.n_threads_batch = load.threads
+        params.type_k = params.type_v = _KV_TYPES[load.kv_type]
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        # Whole contexts for sliding layers cost three times the memory and buy nothing without a prefix cache.
+        params.swa_full = False
+        if self.embeds:
+            params.embeddings = True
+            # Pooling works within one physical batch, so that has to hold the longest input.
+            params.n_batch = params.n_ubatch = per_sequence
+            if self._pooling_of_the_file() is None:
+                params.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_MEAN
+        else:
+            params.n_batch = params.n_ubatch = min(BATCH, per_sequence)
+            params.n_outputs_max = load.parallel
+        return params
+
+    def _pooling_of_the_file(self) -> str | None:
+        architecture = self.meta("general.architecture") or ""
+        pooling = self.meta(f"{architecture}.pooling_type")
+        return None if pooling in (None, "0") else pooling
+
+    def meta(self, key: str) -> str | None:
+        """A metadata value of the file as text, or None."""
+        size = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), None, 0)
+        if size < 0:
+            return None
+        buffer = ctypes.create_string_buffer(size + 1)
+        llama_cpp.llama_model_meta_val_str(self._model, key.encode(), buffer, size + 1)
+        return buffer.value.decode(errors="replace")
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """The Jinja source that the file carries, or None."""
+        template: bytes | None = llama_cpp.llama_model_chat_template(self._model, None)
+        return template.decode(errors="replace") if template else None
+
+    @cached_property
+    def vocab_size(self) -> int:
+        return int(llama_cpp.llama_vocab_n_tokens(self.vocab))
+
+    @cached_property
+    def width(self) -> int:
+        """Elements of one embedding vector."""
+        return int(llama_cpp.llama_model_n_embd_out(self._model))
+
+    @cached_property
+    def begins_with_bos(self) -> bool:
+        return bool(llama_cpp.llama_vocab_get_add_bos(self.vocab))
+
+    def token_text(self, token: int) -> str:
+        """The text of a special token such as BOS, or an empty string when there is none."""
+        if token < 0:
+            return ""
+        return self.piece(token, special=True).decode(errors="replace")
+
+    @cached_property
+    def bos_text(self) -> str:
+        return self.token_text(llama_cpp.llama_vocab_bos(self.vocab))
+
+    @cached_property
+    def eos_text(self) -> str:
+        return self.token_text(llama_cpp.llama_vocab_eos(self.vocab))
+
+    def ends(self, token: int) -> bool:
+        """Whether the model says with this token that its answer is finished."""
+        return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, special tokens recognised, BOS added where the model wants one."""
+        data = text.encode()
+        room = len(data) + 8
+        while True:
+            tokens = (llama_cpp.llama_token * room)()
+            count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, room, True, True)
+            if count >= 0:
+                return list(tokens[:count])
+            room = -count
+
+    def piece(self, token: int, special: bool = False) -> bytes:
+        """The bytes that a token stands for: possibly a part of one UTF-8 character."""
+        buffer = ctypes.create_string_buffer(64)
+        size = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, 64, 0, special)
+        if size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, -size, 0, special)
+        return buffer.raw[:size]
+
+    def forget(self, sequence: int) -> None:
+        """Frees every cell of a sequence."""
+        llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, -1)
+
+
+class Batch:
+    """The tokens of one step, each with its position and sequence."""
+
+    def __init__(self, capacity: int) -> None:
+        self._batch = llama_cpp.llama_batch_init(capacity, 0, 1)
+        self.capacity = capacity
+        self.size = 0
+
+    def clear(self) -> None:
+        self.size = 0
+
+    @property
+    def room(self) -> int:
+        return self.capacity - self.size
+
+    def add(self, token: int, position: int, sequence: int, wants_output: bool) -> int:
+        """Appends one token; returns its index, by which its logits are found."""
+        index = self.size
+        self._batch.token[index] = token
+        self._batch.pos[index] = position
+        self._batch.n_seq_id[index] = 1
+        self._batch.seq_id[index][0] = sequence
+        self._batch.logits[index] = wants_output
+        self.size += 1
+        return index
+
+    def decode(self, model: Model) -> int:
+        """Computes the batch; returns llama_decode's code (0 is success)."""
+        self._batch.n_tokens = self.size
+        return int(llama_cpp.llama_decode(model.ctx, self._batch))

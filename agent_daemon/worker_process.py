@@ -1,0 +1,179 @@
+"""One worker process and the link to it. It ends once; starting again is a new one."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+
+from agent_daemon.errors import WorkerFailure
+from agent_daemon.worker_messages import (
+    Cancel,
+    Done,
+    Embed,
+    Event,
+    Failed,
+    Generate,
+    Load,
+    Ready,
+    Refused,
+    Vectors,
+    parse_event,
+)
+
+_LINE_LIMIT = 64 * 1024 * 1024
+_LOG_LIMIT = 1024 * 1024
+
+
+class WorkerProcess:
+    """Made by `spawn`. `ended` is set when the process is gone, with `end_reason` in one sentence."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._ids = itertools.count(1)
+        self._requests: dict[int, asyncio.Queue[Event | None]] = {}
+        self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        # Nobody may be waiting when a worker fails; that is no reason for asyncio to complain.
+        self._ready.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._stopping = False
+        self.ended = asyncio.Event()
+        self.end_reason = ""
+        self._task = asyncio.create_task(self._read())
+
+    @classmethod
+    async def spawn(cls, load: Load, log: Path, environment: Mapping[str, str]) -> "WorkerProcess":
+        """Starts a worker that loads a model; its stderr goes to `log`, which is begun anew past 1 MiB."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            if log.exists() and log.stat().st_size > _LOG_LIMIT:
+                log.replace(log.with_suffix(".old"))
+            with log.open("ab") as stderr:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "agent_daemon.worker", "--fd", str(theirs.fileno())),
+                    pass_fds=(theirs.fileno(),),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=stderr,
+                    env={**os.environ, **environment},
+                )
+        reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE_LIMIT)
+        worker = cls(process, reader, writer)
+        worker._send(load)
+        return worker
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ready(self) -> Ready:
+        """What the worker said after loading. Raises WorkerFailure with llama.cpp's reason or the exit status."""
+        return await asyncio.shield(self._ready)
+
+    async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
+        """Events of one completion, ending with Done or Refused. Leaving early cancels it in the worker.
+        Raises WorkerFailure when the worker goes away before the end."""
+        async with contextlib.aclosing(self._ask(request)) as events:
+            async for event in events:
+                yield event
+
+    async def embed(self, inputs: tuple[str, ...]) -> Vectors | Refused:
+        """Vectors for these inputs. Raises WorkerFailure."""
+        async with contextlib.aclosing(self._ask(Embed(id=0, inputs=inputs))) as events:
+            async for event in events:
+                assert isinstance(event, Vectors | Refused)
+                return event
+        raise WorkerFailure(self.end_reason)
+
+    async def _ask(self, command: Generate | Embed) -> AsyncGenerator[Event, None]:
+        if self.ended.is_set():
+            raise WorkerFailure(self.end_reason)
+        command = command.model_copy(update={"id": next(self._ids)})
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._requests[command.id] = events
+        finished = False
+        try:
+            self._send(command)
+            while True:
+                event = await events.get()
+                if event is None:
+                    finished = True
+                    raise WorkerFailure(self.end_reason)
+                finished = isinstance(event, Done | Refused | Vectors)
+                yield event
+                if finished:
+                    return
+        finally:
+            del self._requests[command.id]
+            if not finished:
+                self._send(Cancel(id=command.id))
+
+    def _send(self, message: Load | Generate | Embed | Cancel) -> None:
+        # Writing to a worker that is gone is no error here: its end reaches every waiting request by itself.
+        if not self._writer.is_closing():
+            self._writer.write(message.line())
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Ends the process: by closing the link, and by force after `grace` seconds."""
+        self._stopping = True
+        self._writer.close()
+        try:
+            await asyncio.wait_for(self.ended.wait(), grace)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self.ended.wait()
+
+    async def _read(self) -> None:
+        failure = ""
+        try:
+            while line := await self._reader.readline():
+                event = parse_event(line)
+                if isinstance(event, Ready):
+                    self._ready.set_result(event)
+                elif isinstance(event, Failed):
+                    failure = event.message
+                elif events := self._requests.get(event.id):
+                    events.put_nowait(event)
+        except (ValueError, OSError) as error:
+            failure = f"its messages could not be read: {error}"
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        finally:
+            self._writer.close()
+            status = await self._process.wait()
+            self._end(failure or _describe(status, self._stopping))
+
+    def _end(self, reason: str) -> None:
+        self.end_reason = reason
+        self.ended.set()
+        if not self._ready.done():
+            self._ready.set_exception(WorkerFailure(reason))
+        for events in self._requests.values():
+            events.put_nowait(None)
+
+
+def _describe(status: int, asked: bool) -> str:
+    if asked:
+        return "the worker was stopped"
+    if status >= 0:
+        return f"the worker ended by itself with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    known = {
+        "SIGILL": "this build of llama.cpp uses instructions that the CPU does not have",
+        "SIGKILL": "killed, possibly because the machine ran out of memory",
+    }
+    return f"the worker was ended by {name}" + (f" ({known[name]})" if name in known else "")

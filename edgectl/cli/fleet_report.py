@@ -1,0 +1,62 @@
+"""PURE: what `edgectl status` says about many devices: counts, and the ones that somebody should look at."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+URGENCY = (
+    "revert_failed",
+    "degraded",
+    "reverted",
+    "reverting",
+    "unknown",
+    "stale",
+    "serving",
+    "activating",
+    "staging",
+    "never_deployed",
+)
+"""States, the ones that lose requests first."""
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """Counts of devices: in all, by state, by active release, and of those that need attention."""
+    states = Counter(row["state"] for row in rows)
+    releases = Counter(row["release"] or "none" for row in rows)
+    return {
+        "devices": len(rows),
+        "attention": sum(bool(row["attention"]) for row in rows),
+        "by_state": {state: states[state] for state in URGENCY if states[state]},
+        "by_release": dict(sorted(releases.items(), key=_newest_first)),
+    }
+
+
+def needing_attention(rows: Sequence[Row]) -> list[Row]:
+    """The devices that somebody should look at, the most urgent first."""
+    wanted = [row for row in rows if row["attention"]]
+    return sorted(wanted, key=lambda row: (URGENCY.index(row["state"]), row["name"]))
+
+
+def note(row: Row) -> str | None:
+    """The one thing about a device that a person should read: why it is not well, or what to know of it."""
+    if row["problem"]:
+        return str(row["problem"])
+    if row["attention"] and row["outcome"]:
+        reason = f": {row['outcome_reason']}" if row["outcome_reason"] else ""
+        return f"{spoken(row['outcome'])} ({row['outcome_release'] or 'no release'}){reason}"
+    if row["simulated_offload"]:
+        return "GPU offload is simulated (test switch)"
+    gpu_note: str | None = row["gpu_note"]
+    return gpu_note
+
+
+def spoken(word: str) -> str:
+    """A stored word as people read it: `never deployed`."""
+    return word.replace("_", " ")
+
+
+def _newest_first(item: tuple[str, int]) -> tuple[bool, int]:
+    label = item[0]
+    return (label == "none", -int(label[1:]) if label != "none" else 0)

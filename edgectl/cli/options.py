@@ -1,0 +1,41 @@
+"""Option types that several commands share, and the two questions every command asks its context.
+
+def status(ctx: typer.Context, output: Output = None) -> None:
+    settings = settings_of(ctx)
+    form = form_of(ctx, output)
+"""
+
+from typing import Annotated
+
+import typer
+
+from edgectl.cli.invocation import Invocation
+from edgectl.cli.output import Form
+from edgectl.settings import Settings, load
+
+Output = Annotated[
+    Form | None,
+    typer.Option("--output", "-o", help="How to print the data.", show_default="table"),
+]
+"""`-o table|wide|json`; None when the person did not say."""
+
+Select = Annotated[
+    str | None,
+    typer.Option("--selector", "-l", metavar="QUERY", help="Only devices like this: role=desk,site!=lab."),
+]
+"""`-l QUERY`, to be read by `edgectl.selector.parse`."""
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+
+ManifestFile = Annotated[str, typer.Option("--file", "-f", metavar="FILE", help="The manifest to use.")]
+
+
+def settings_of(ctx: typer.Context) -> Settings:
+    """The settings of this run. Raises UsageError when they make no sense."""
+    invocation = ctx.find_object(Invocation)
+    return load(invocation.database if invocation else None)
+
+
+def form_of(ctx: typer.Context, output: Form | None) -> Form:
+    """The form of the output: what `-o` said, else what the settings say."""
+    return output or Form(settings_of(ctx).output)

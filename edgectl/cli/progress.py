@@ -1,0 +1,81 @@
+"""Progress on stderr: bars on a terminal, a plain line now and then anywhere else."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from edgectl.cli.cells import byte_size, printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Bars(Protocol):
+    """What `bars()` gives. May be called from several threads."""
+
+    def update(self, label: str, done: int, total: int | None) -> None:
+        """Show that of `total` bytes (None: unknown) `done` are there, on the bar of that label."""
+
+
+@contextmanager
+def bars() -> Iterator[Bars]:
+    """Progress bars for as long as the block runs, one for each label, each made by its first update."""
+    if not sys.stderr.isatty():
+        yield PlainBars(sys.stderr)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+    )
+    with progress:
+        yield _RichBars(progress)
+
+
+class _RichBars:
+    def __init__(self, progress: "Progress") -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+        self._lock = threading.Lock()
+
+    def update(self, label: str, done: int, total: int | None) -> None:
+        with self._lock:
+            task = self._tasks.get(label)
+            if task is None:
+                task = self._tasks[label] = self._progress.add_task(printable(label), total=total)
+        self._progress.update(task, completed=done, total=total)
+
+
+class PlainBars:
+    """A line at the first update of a label, at every further quarter, and at the end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def update(self, label: str, done: int, total: int | None) -> None:
+        # Without a total a step is every doubling, so that a long transfer stays short to read.
+        step = done * 4 // total if total else done.bit_length()
+        with self._lock:
+            if self._shown.get(label) == step:
+                return
+            self._shown[label] = step
+            of = f" of {byte_size(total)}" if total else ""
+            self._stream.write(f"{printable(label)}: {byte_size(done)}{of}\n")
+            self._stream.flush()

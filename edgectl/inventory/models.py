@@ -1,0 +1,246 @@
+"""The tables of the inventory. Times are seconds since the epoch (UTC): `at` and `sent_at` by the device's
+clock, `received_at` and the rest by ours. Sizes are bytes. JSON is kept as text, exactly as it was validated.
+
+Changing a table means writing a migration; a test compares both.
+"""
+
+from sqlalchemy import CheckConstraint, Index, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+
+class DeviceRow(SQLModel, table=True):
+    """A device that somebody added. A removed one keeps its row, so that usage and history have a name."""
+
+    __tablename__ = "device"
+    __table_args__ = (
+        Index("device_name", "name", unique=True, sqlite_where=text("removed_at IS NULL")),
+        Index("device_agent_id", "agent_id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    agent_id: str | None = None
+    transport: str
+    labels: str = "{}"
+    added_at: float
+    removed_at: float | None = None
+    last_seen: float | None = None
+
+
+class DeviceFactsRow(SQLModel, table=True):
+    """The latest facts of a device, whole and with the columns that views need."""
+
+    __tablename__ = "device_facts"
+
+    device_id: int = Field(primary_key=True, foreign_key="device.id")
+    facts: str
+    hostname: str | None = None
+    os: str | None = None
+    cpu_model: str | None = None
+    cpu_threads: int | None = None
+    ram_total: int | None = None
+    ram_available: int | None = None
+    vram_total: int | None = None
+    vram_free: int | None = None
+    gpus: str | None = None
+    gpu_note: str | None = None
+    backends: str | None = None
+    agent_version: str
+    gateway_url: str | None = None
+    simulated_offload: bool = False
+    sent_at: float | None = None
+    received_at: float
+
+
+class DeviceHeartbeatRow(SQLModel, table=True):
+    """The latest heartbeat of a device."""
+
+    __tablename__ = "device_heartbeat"
+    __table_args__ = (Index("device_heartbeat_active", "active_number", "active_digest"),)
+
+    device_id: int = Field(primary_key=True, foreign_key="device.id")
+    sent_at: float
+    received_at: float
+    uptime: float
+    active_number: int | None = None
+    active_digest: str | None = None
+    state: str | None = None
+    models: str | None = None
+    memory: str | None = None
+    workers: str
+    workers_total: int
+    workers_ready: int
+    predicted_bytes: int | None = None
+    measured_bytes: int | None = None
+    ram_available: int | None = None
+    tokens_per_second: float | None = None
+    simulated_offload: bool = False
+    problem: str | None = None
+
+
+class ReleaseRow(SQLModel, table=True):
+    """A release: what one manifest came to, for all devices that it was resolved for."""
+
+    __tablename__ = "release"
+    __table_args__ = (Index("release_content", "manifest", "digest"), {"sqlite_autoincrement": True})
+
+    number: int | None = Field(default=None, primary_key=True)
+    manifest: str
+    digest: str
+    spec: str
+    created_at: float
+
+
+class DeviceReleaseRow(SQLModel, table=True):
+    """What one device is asked to serve under one release, and how it last went."""
+
+    __tablename__ = "device_release"
+    __table_args__ = (Index("device_release_device", "device_id", "digest"),)
+
+    release_number: int = Field(primary_key=True, foreign_key="release.number")
+    device_id: int = Field(primary_key=True, foreign_key="device.id")
+    digest: str
+    spec: str
+    outcome: str | None = None
+
+
+class RolloutRow(SQLModel, table=True):
+    """One deploy or rollback. `release_number` is absent when devices went back to different releases."""
+
+    __tablename__ = "rollout"
+    __table_args__ = (
+        CheckConstraint("kind IN ('deploy', 'rollback')", name="rollout_kind"),
+        CheckConstraint("state IN ('running', 'finished', 'interrupted')", name="rollout_state"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    kind: str
+    release_number: int | None = Field(default=None, foreign_key="release.number")
+    state: str = "running"
+    started_at: float
+    finished_at: float | None = None
+
+
+class RolloutOutcomeRow(SQLModel, table=True):
+    """How one rollout ended on one device. `seconds` is a duration."""
+
+    __tablename__ = "rollout_outcome"
+    __table_args__ = (
+        UniqueConstraint("rollout_id", "device_id", name="rollout_outcome_once"),
+        Index("rollout_outcome_device", "device_id", "id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    rollout_id: int = Field(foreign_key="rollout.id")
+    device_id: int = Field(foreign_key="device.id")
+    release_number: int | None = Field(default=None, foreign_key="release.number")
+    outcome: str
+    reason: str | None = None
+    bytes_moved: int = 0
+    seconds: float = 0.0
+    at: float
+
+
+class ActivationEventRow(SQLModel, table=True):
+    """One transition of an activation, as the device told it."""
+
+    __tablename__ = "activation_event"
+
+    device_id: int = Field(primary_key=True, foreign_key="device.id")
+    epoch: str = Field(primary_key=True)
+    seq: int = Field(primary_key=True)
+    operation: int
+    release_digest: str
+    release_number: int
+    state: str
+    detail: str | None = None
+    outcome: str | None = None
+    at: float
+    received_at: float
+
+
+class WorkerEventRow(SQLModel, table=True):
+    """A worker process started, got ready, crashed or stopped."""
+
+    __tablename__ = "worker_event"
+
+    device_id: int = Field(primary_key=True, foreign_key="device.id")
+    epoch: str = Field(primary_key=True)
+    seq: int = Field(primary_key=True)
+    model: str
+    what: str
+    detail: str | None = None
+    at: float
+    received_at: float
+
+
+class RejectedRecordRow(SQLModel, table=True):
+    """A reported record that made no sense here; kept so that its loss is not silent."""
+
+    __tablename__ = "rejected_record"
+
+    device_id: int = Field(primary_key=True, foreign_key="device.id")
+    epoch: str = Field(primary_key=True)
+    seq: int = Field(primary_key=True)
+    kind: str
+    reason: str
+    received_at: float
+
+
+class UsageRow(SQLModel, table=True):
+    """What one model did on one device under one release in one minute (its start, seconds since the epoch).
+    `ttft_ms` and `duration_ms` are sums over the requests."""
+
+    __tablename__ = "usage"
+    __table_args__ = (Index("usage_minute", "minute"),)
+
+    device_id: int = Field(primary_key=True, foreign_key="device.id")
+    minute: int = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    release_number: int = Field(primary_key=True)
+    release_digest: str = Field(primary_key=True)
+    requests: int
+    failures: int
+    prompt_tokens: int
+    completion_tokens: int
+    ttft_ms: int
+    duration_ms: int
+
+
+class DeviceUsageRow(SQLModel, table=True):
+    """The sums of a device's usage, kept with it, so that a status need not add up minutes."""
+
+    __tablename__ = "device_usage"
+
+    device_id: int = Field(primary_key=True, foreign_key="device.id")
+    requests: int
+    failures: int
+    prompt_tokens: int
+    completion_tokens: int
+    ttft_ms: int
+    duration_ms: int
+
+
+class ReportCursorRow(SQLModel, table=True):
+    """The highest record number stored for a device's spool. The newest epoch has the highest id."""
+
+    __tablename__ = "report_cursor"
+    __table_args__ = (UniqueConstraint("device_id", "epoch", name="report_cursor_spool"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    device_id: int = Field(foreign_key="device.id")
+    epoch: str
+    seq: int
+    received_at: float
+
+
+class SchemaChangeRow(SQLModel, table=True):
+    """Which version of edgectl brought the schema to which revision, so that an older one can name it."""
+
+    __tablename__ = "schema_change"
+
+    id: int | None = Field(default=None, primary_key=True)
+    revision: str
+    edgectl_version: str
+    at: float

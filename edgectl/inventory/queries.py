@@ -1,0 +1,126 @@
+"""The read side of the inventory: plain sqlite3 on the views, on a connection that cannot write.
+
+Nothing here imports SQLModel or pydantic, so a command that only reads starts at once. Rows are dictionaries
+whose keys are the views' documented columns (views.sql).
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from edgectl.errors import InventoryError
+from edgectl.inventory import database
+
+Row = dict[str, Any]
+UsageKey = Literal["model", "device", "release", "day"]
+
+_FLAGS = ("attention", "simulated_offload")
+_DOCUMENTS = ("labels", "transport")
+_USAGE_KEYS: dict[UsageKey, str] = {
+    "model": "model",
+    "device": "device",
+    "release": "release",
+    "day": "date(minute, 'unixepoch')",
+}
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection to the inventory, migrated first if an older version made it.
+
+    Raises InventoryError when there is none, when it is not ours or too new, or when it cannot be read.
+    """
+    condition = database.inspect(path)
+    if condition is database.Condition.ABSENT:
+        raise InventoryError(f"no inventory at {path}", "add a device with: edgectl device add")
+    if condition is database.Condition.OUTDATED:
+        database.prepare(path)
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = database.read_only(path)
+        yield connection
+    except sqlite3.Error as error:
+        raise InventoryError(f"cannot read the inventory at {path}: {error}") from None
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def devices(connection: sqlite3.Connection) -> list[Row]:
+    """Rows of the view `devices`, by name; labels and transport as mappings."""
+    return _rows(connection, "SELECT * FROM devices ORDER BY name")
+
+
+def device_status(connection: sqlite3.Connection) -> list[Row]:
+    """Rows of the view `device_status`, by name; labels as a mapping."""
+    return _rows(connection, "SELECT * FROM device_status ORDER BY name")
+
+
+def history(connection: sqlite3.Connection, device: str | None = None, limit: int = 20) -> list[Row]:
+    """The newest `limit` rollouts (on one device, if it is named), newest first, each with its `outcomes`."""
+    rows = _rows(
+        connection,
+        """SELECT * FROM rollout_history
+           WHERE (:device IS NULL OR device = :device)
+             AND rollout IN (SELECT DISTINCT rollout FROM rollout_history
+                             WHERE :device IS NULL OR device = :device
+                             ORDER BY rollout DESC LIMIT :limit)
+           ORDER BY rollout DESC, device""",
+        {"device": device, "limit": limit},
+    )
+    rollouts: dict[int, Row] = {}
+    for row in rows:
+        entry = rollouts.setdefault(row["rollout"], _rollout(row))
+        if row["outcome"] is not None:
+            entry["outcomes"].append({key: row[key] for key in _OUTCOME_KEYS})
+    for entry in rollouts.values():
+        releases = {outcome["release"] for outcome in entry["outcomes"]} or {entry["release"]}
+        entry["release"] = releases.pop() if len(releases) == 1 else None
+    return list(rollouts.values())
+
+
+def usage(connection: sqlite3.Connection, by: UsageKey, since: float | None = None) -> list[Row]:
+    """Sums of usage by model, device, release or day (UTC), most requests first (days in order).
+
+    `since` is seconds since the epoch; a minute counts when it began then or later. Each row has the key,
+    requests, failures, prompt_tokens, completion_tokens, and the means mean_ttft_ms and mean_duration_ms
+    (None without requests).
+    """
+    order = "1" if by == "day" else "requests DESC, 1"
+    return _rows(
+        connection,
+        f"""SELECT {_USAGE_KEYS[by]} AS "{by}", sum(requests) AS requests, sum(failures) AS failures,
+                   sum(prompt_tokens) AS prompt_tokens, sum(completion_tokens) AS completion_tokens,
+                   sum(ttft_ms) * 1.0 / nullif(sum(requests), 0) AS mean_ttft_ms,
+                   sum(duration_ms) * 1.0 / nullif(sum(requests), 0) AS mean_duration_ms
+            FROM usage_by_minute WHERE minute >= :since GROUP BY 1 ORDER BY {order}""",  # noqa: S608
+        {"since": 0 if since is None else since},
+    )
+
+
+_OUTCOME_KEYS = ("device", "release", "outcome", "reason", "bytes_moved", "seconds", "at")
+
+
+def _rollout(row: Row) -> Row:
+    head = {key: row[key] for key in ("rollout", "kind", "state", "release", "manifest")}
+    return {**head, "started_at": row["started_at"], "finished_at": row["finished_at"], "outcomes": []}
+
+
+def _rows(connection: sqlite3.Connection, sql: str, parameters: dict[str, Any] | None = None) -> list[Row]:
+    cursor = connection.execute(sql, parameters or {})
+    names = [column[0] for column in cursor.description]
+    rows = [dict(zip(names, values, strict=True)) for values in cursor]
+    for name in _matching(names, _FLAGS):
+        for row in rows:
+            row[name] = None if row[name] is None else bool(row[name])
+    for name in _matching(names, _DOCUMENTS):
+        for row in rows:
+            row[name] = json.loads(row[name])
+    return rows
+
+
+def _matching(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    return [name for name in names if name in wanted]

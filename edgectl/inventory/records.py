@@ -1,0 +1,71 @@
+"""PURE: one reported record, read or rejected. A device is not trusted to send only what makes sense."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from agent_daemon.contract.wire import (
+    ActivationEvent,
+    Facts,
+    Heartbeat,
+    Record,
+    RecordKind,
+    Usage,
+    WorkerEvent,
+)
+
+Body = Facts | Heartbeat | ActivationEvent | WorkerEvent | Usage
+LARGEST_INTEGER = 2**63 - 1
+"""What a column can hold."""
+
+LARGEST_COUNT = 2**40
+"""More than a device can count in one minute, and small enough that sums of it never overflow a column."""
+
+_TYPES: dict[RecordKind, type[Body]] = {
+    RecordKind.FACTS: Facts,
+    RecordKind.HEARTBEAT: Heartbeat,
+    RecordKind.ACTIVATION: ActivationEvent,
+    RecordKind.WORKER: WorkerEvent,
+    RecordKind.USAGE: Usage,
+}
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record that cannot be stored, and why, in one sentence."""
+
+    reason: str
+
+
+def read(record: Record) -> Body | Rejected:
+    """The record's body as its kind says."""
+    if not math.isfinite(record.at):
+        return Rejected("its time is not a number")
+    if not _storable(record.body):
+        return Rejected("it holds a number that no column can hold")
+    try:
+        body = _TYPES[record.kind].model_validate(record.body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the record"
+        return Rejected(f"{where}: {first['msg']}")
+    if isinstance(body, Usage):
+        counts = body.model_dump(exclude={"model", "release"})
+        wrong = [name for name, count in counts.items() if not 0 <= count <= LARGEST_COUNT]
+        if wrong:
+            return Rejected(f"{wrong[0]}: {counts[wrong[0]]} is not a count")
+    return body
+
+
+def _storable(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_storable(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(_storable(item) for item in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return abs(value) <= LARGEST_INTEGER
+    return True

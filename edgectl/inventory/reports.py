@@ -1,0 +1,187 @@
+"""The repository's part for reports: what devices tell, stored once however often it is told."""
+
+import time
+
+from sqlmodel import Session, col, select
+
+from agent_daemon.contract.wire import (
+    Ack,
+    ActivationEvent,
+    CheckIn,
+    Facts,
+    Heartbeat,
+    Record,
+    Usage,
+    WorkerEvent,
+)
+from edgectl.errors import InventoryError
+from edgectl.inventory.devices import store_facts
+from edgectl.inventory.models import (
+    ActivationEventRow,
+    DeviceHeartbeatRow,
+    DeviceRow,
+    DeviceUsageRow,
+    RejectedRecordRow,
+    ReportCursorRow,
+    UsageRow,
+    WorkerEventRow,
+)
+from edgectl.inventory.records import LARGEST_INTEGER, Body, Rejected, read
+from edgectl.inventory.sessions import Sessions, device_id, find_device
+from edgectl.inventory.summaries import heartbeat_columns
+
+
+class Reports(Sessions):
+    def ingest(self, device_name: str, check_in: CheckIn, received_at: float | None = None) -> Ack:
+        """Store a check-in, in one transaction, and say how far the device may forget.
+
+        A record whose `seq` is not above what is stored for this device and epoch is skipped, so taking a
+        check-in twice, or parts of it again in other batches, changes nothing. A record that makes no sense
+        is set aside (the view `events` shows it) and never holds up those behind it. `received_at` defaults
+        to now. Raises InventoryError for an unknown device.
+        """
+        now = time.time() if received_at is None else received_at
+        if any(not 0 <= record.seq <= LARGEST_INTEGER for record in check_in.records):
+            raise InventoryError(
+                f"{device_name} sent a report whose numbering makes no sense; nothing was stored"
+            )
+        with self._transaction() as session:
+            device = find_device(session, device_name)
+            cursor = _cursor(session, device_id(device), check_in.epoch, now)
+            intake = _Intake(session, device, cursor, now, current=_is_newest(session, cursor))
+            for record in sorted(check_in.records, key=lambda record: record.seq):
+                if record.seq > cursor.seq:
+                    intake.store(record)
+                    cursor.seq = record.seq
+            cursor.received_at = now
+            device.agent_id = check_in.agent_id
+            device.last_seen = max(device.last_seen or 0.0, now)
+            return Ack(epoch=check_in.epoch, seq=cursor.seq)
+
+
+class _Intake:
+    """One check-in on its way into the tables."""
+
+    def __init__(
+        self, session: Session, device: DeviceRow, cursor: ReportCursorRow, now: float, *, current: bool
+    ) -> None:
+        self._session = session
+        self._device = device
+        self._id = device_id(device)
+        self._epoch = cursor.epoch
+        self._now = now
+        self._current = current
+        """Whether this is the device's newest spool: an older one's facts say nothing about today."""
+
+    def store(self, record: Record) -> None:
+        body = read(record)
+        if isinstance(body, Rejected):
+            self._session.add(
+                RejectedRecordRow(
+                    device_id=self._id,
+                    epoch=self._epoch,
+                    seq=record.seq,
+                    kind=record.kind,
+                    reason=body.reason,
+                    received_at=self._now,
+                )
+            )
+        else:
+            self._store(record, body)
+
+    def _store(self, record: Record, body: Body) -> None:
+        match body:
+            case Usage():
+                self._add_usage(body)
+            case Heartbeat():
+                if self._current:
+                    self._session.merge(
+                        DeviceHeartbeatRow(
+                            device_id=self._id,
+                            sent_at=record.at,
+                            received_at=self._now,
+                            **heartbeat_columns(body),
+                        )
+                    )
+            case Facts():
+                if self._current:
+                    store_facts(self._session, self._device, body, self._now, record.at)
+            case ActivationEvent():
+                self._session.add(
+                    ActivationEventRow(
+                        device_id=self._id,
+                        epoch=self._epoch,
+                        seq=record.seq,
+                        operation=body.operation,
+                        release_digest=body.release,
+                        release_number=body.number,
+                        state=body.state,
+                        detail=body.detail,
+                        outcome=body.outcome,
+                        at=record.at,
+                        received_at=self._now,
+                    )
+                )
+            case WorkerEvent():
+                self._session.add(
+                    WorkerEventRow(
+                        device_id=self._id,
+                        epoch=self._epoch,
+                        seq=record.seq,
+                        model=body.model,
+                        what=body.what,
+                        detail=body.detail,
+                        at=record.at,
+                        received_at=self._now,
+                    )
+                )
+
+    def _add_usage(self, usage: Usage) -> None:
+        key = (self._id, usage.minute, usage.model, usage.number, usage.release)
+        row = self._session.get(UsageRow, key) or UsageRow(
+            device_id=self._id,
+            minute=usage.minute,
+            model=usage.model,
+            release_number=usage.number,
+            release_digest=usage.release,
+            **_ZERO,
+        )
+        total = self._session.get(DeviceUsageRow, self._id) or DeviceUsageRow(device_id=self._id, **_ZERO)
+        for sums in (row, total):
+            for name in _ZERO:
+                setattr(sums, name, getattr(sums, name) + getattr(usage, name))
+            self._session.add(sums)
+        # The identity map finds only what was flushed: a second row of this minute must find the first.
+        self._session.flush()
+
+
+_ZERO = {
+    "requests": 0,
+    "failures": 0,
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "ttft_ms": 0,
+    "duration_ms": 0,
+}
+
+
+def _cursor(session: Session, device: int, epoch: str, now: float) -> ReportCursorRow:
+    found = session.exec(
+        select(ReportCursorRow).where(ReportCursorRow.device_id == device, ReportCursorRow.epoch == epoch)
+    ).first()
+    if found is not None:
+        return found
+    # Below every seq, so that a spool may begin at 0.
+    row = ReportCursorRow(device_id=device, epoch=epoch, seq=-1, received_at=now)
+    session.add(row)
+    session.flush()
+    return row
+
+
+def _is_newest(session: Session, cursor: ReportCursorRow) -> bool:
+    newest = session.exec(
+        select(ReportCursorRow.id)
+        .where(ReportCursorRow.device_id == cursor.device_id)
+        .order_by(col(ReportCursorRow.id).desc())
+    ).first()
+    return newest == cursor.id

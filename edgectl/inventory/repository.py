@@ -1,0 +1,16 @@
+"""The write side of the inventory, whole. Reading for people goes through `edgectl.inventory.queries`.
+
+    with Repository(settings.database) as inventory:
+        inventory.add_device("desk", {"kind": "local", "state_dir": "…"}, {"role": "desk"}, facts)
+
+Importing this costs over a second (SQLModel): commands import it inside the function that needs it.
+"""
+
+from edgectl.inventory.devices import Devices
+from edgectl.inventory.releases import Releases
+from edgectl.inventory.reports import Reports
+from edgectl.inventory.rollouts import Rollouts
+
+
+class Repository(Devices, Releases, Rollouts, Reports):
+    """Devices, releases, rollouts and reports on one file; each method is one transaction."""

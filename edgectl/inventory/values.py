@@ -1,0 +1,66 @@
+"""What the inventory hands out: frozen values, never rows of the database. Times are seconds since 1970."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from agent_daemon.contract.wire import Facts, Outcome
+
+RolloutKind = Literal["deploy", "rollback"]
+RolloutEnd = Literal["finished", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A registered device with the latest facts that it told (None before the first)."""
+
+    name: str
+    transport: Mapping[str, Any]
+    """How to reach it: `{"kind": "local", "state_dir": …}`. Holds no secret."""
+    labels: Mapping[str, str]
+    added_at: float
+    agent_id: str | None = None
+    last_seen: float | None = None
+    facts: Facts | None = None
+    facts_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Release:
+    """A numbered release. `digest` is that of `content`: the manifest as resolved, without the number."""
+
+    number: int
+    manifest: str
+    digest: str
+    content: Mapping[str, Any]
+    created_at: float
+
+    @property
+    def label(self) -> str:
+        """The number as people write it: `r12`."""
+        return f"r{self.number}"
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One deploy or rollback. `release_number` is None when its devices went to different releases."""
+
+    id: int
+    kind: RolloutKind
+    release_number: int | None
+    state: Literal["running", "finished", "interrupted"]
+    started_at: float
+    finished_at: float | None
+
+
+@dataclass(frozen=True)
+class DeviceOutcome:
+    """How a rollout ended on one device. `seconds` is a duration."""
+
+    device: str
+    outcome: Outcome
+    release_number: int | None
+    reason: str | None
+    bytes_moved: int
+    seconds: float
+    at: float

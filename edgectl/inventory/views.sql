@@ -1,0 +1,138 @@
+-- The inventory's query interface. These views are what `edgectl query`, datasette or any SQL client should read;
+-- their column names stay, the tables under them may change. They are dropped and made again by every migration.
+-- Times are seconds since the epoch (UTC), by this side's clock unless the column says `sent`. Sizes are bytes.
+-- NULL means unknown.
+
+-- devices: one row per device; what it is.
+--   name, labels (JSON object), transport (JSON object), agent_id, added_at, last_seen
+--   hostname, os, cpu_model, cpu_threads, ram_total, ram_available
+--   gpus (names), vram_total, vram_free   sums over its GPUs
+--   backends        what its runtime was built with, such as `cpu,cuda`
+--   gpu_note        why a GPU that is there does not count
+--   simulated_offload  1 under the test switch: offload is reported, not performed
+--   agent_version, gateway_url, facts_at
+CREATE VIEW devices AS
+SELECT d.name, d.labels, d.transport, d.agent_id, d.added_at, d.last_seen,
+       f.hostname, f.os, f.cpu_model, f.cpu_threads, f.ram_total, f.ram_available,
+       f.gpus, f.vram_total, f.vram_free, f.backends, f.gpu_note, f.simulated_offload,
+       f.agent_version, f.gateway_url, f.received_at AS facts_at
+FROM device d
+LEFT JOIN device_facts f ON f.device_id = d.id
+WHERE d.removed_at IS NULL;
+
+-- device_status: one row per device; how it is doing.
+--   name, labels (JSON object)
+--   state           serving         every worker is ready
+--                   degraded        a release is active, but a worker is not ready
+--                   staging, activating, reverting   something is on its way
+--                   reverted        it went back to its previous release by itself
+--                   revert_failed   it could not go back: look at it
+--                   never_deployed  it answers, and serves nothing
+--                   stale           not heard of for a day (last_seen)
+--                   unknown         never heard of
+--   attention       1 when somebody should look: any state that is wrong, or a last outcome that is
+--   release (`r12`), release_number, release_digest   what is active, by the device's own account
+--   models (names, comma-separated), memory (`vram`, `ram`, or both: where they are)
+--   predicted_bytes, measured_bytes   of the memory chosen, over all workers
+--   workers_total, workers_ready, tokens_per_second (best of its workers), problem (a worker's error)
+--   requests, failures, prompt_tokens, completion_tokens   since the device was added
+--   outcome, outcome_reason, outcome_release, outcome_at   the latest rollout on this device
+--   last_seen, heartbeat_sent_at (the device's clock), agent_version, gpus, gpu_note, simulated_offload, gateway_url
+CREATE VIEW device_status AS
+SELECT s.name, s.labels, s.state,
+       s.state NOT IN ('serving', 'never_deployed', 'staging', 'activating')
+         OR coalesce(s.outcome, '') IN ('failed_unchanged', 'reverted', 'revert_failed', 'refused', 'unreachable')
+         AS attention,
+       s.release, s.release_number, s.release_digest, s.models, s.memory, s.predicted_bytes, s.measured_bytes,
+       s.workers_total, s.workers_ready, s.tokens_per_second, s.problem,
+       s.requests, s.failures, s.prompt_tokens, s.completion_tokens,
+       s.outcome, s.outcome_reason, s.outcome_release, s.outcome_at,
+       s.last_seen, s.heartbeat_sent_at, s.agent_version, s.gpus, s.gpu_note, s.simulated_offload, s.gateway_url
+FROM (
+  SELECT d.name, d.labels,
+         CASE
+           WHEN d.last_seen IS NULL THEN 'unknown'
+           WHEN d.last_seen < CAST(strftime('%s', 'now') AS INTEGER) - 86400 THEN 'stale'
+           WHEN h.state IN ('activating', 'probing') THEN 'activating'
+           WHEN h.state IN ('reverting', 'reverted', 'revert_failed') THEN h.state
+           WHEN h.active_digest IS NOT NULL AND h.workers_total > 0 AND h.workers_ready = h.workers_total
+             THEN 'serving'
+           WHEN h.active_digest IS NOT NULL THEN 'degraded'
+           WHEN h.state IN ('staging', 'staged') THEN 'staging'
+           ELSE 'never_deployed'
+         END AS state,
+         'r' || h.active_number AS release, h.active_number AS release_number, h.active_digest AS release_digest,
+         h.models, h.memory, h.predicted_bytes, h.measured_bytes,
+         h.workers_total, h.workers_ready, h.tokens_per_second, h.problem,
+         coalesce(u.requests, 0) AS requests, coalesce(u.failures, 0) AS failures,
+         coalesce(u.prompt_tokens, 0) AS prompt_tokens, coalesce(u.completion_tokens, 0) AS completion_tokens,
+         o.outcome, o.reason AS outcome_reason, 'r' || o.release_number AS outcome_release, o.at AS outcome_at,
+         d.last_seen, h.sent_at AS heartbeat_sent_at, f.agent_version, f.gpus, f.gpu_note,
+         coalesce(h.simulated_offload, f.simulated_offload, 0) AS simulated_offload, f.gateway_url
+  FROM device d
+  LEFT JOIN device_heartbeat h ON h.device_id = d.id
+  LEFT JOIN device_facts f ON f.device_id = d.id
+  LEFT JOIN device_usage u ON u.device_id = d.id
+  LEFT JOIN rollout_outcome o ON o.id = (SELECT max(l.id) FROM rollout_outcome l WHERE l.device_id = d.id)
+  WHERE d.removed_at IS NULL
+) s;
+
+-- release_status: one row per release.
+--   release (`r12`), number, manifest, digest (of its content), created_at
+--   devices   how many it was resolved for;  active   how many say that they serve it now
+CREATE VIEW release_status AS
+SELECT 'r' || r.number AS release, r.number, r.manifest, r.digest, r.created_at,
+       (SELECT count(*) FROM device_release x JOIN device d ON d.id = x.device_id
+         WHERE x.release_number = r.number AND d.removed_at IS NULL) AS devices,
+       (SELECT count(*) FROM device_heartbeat h
+          JOIN device d ON d.id = h.device_id AND d.removed_at IS NULL
+          JOIN device_release x ON x.release_number = r.number AND x.device_id = h.device_id
+         WHERE h.active_number = r.number AND h.active_digest = x.digest) AS active
+FROM release r;
+
+-- rollout_history: one row per rollout and device (one row with NULLs while a rollout has no outcome yet).
+--   rollout, kind (deploy, rollback), state (running, finished, interrupted), manifest, started_at, finished_at
+--   device, release (`r12`; what this device was asked to serve), outcome, reason, bytes_moved, seconds, at
+CREATE VIEW rollout_history AS
+SELECT r.id AS rollout, r.kind, r.state, l.manifest, r.started_at, r.finished_at,
+       d.name AS device, 'r' || coalesce(o.release_number, r.release_number) AS release,
+       o.outcome, o.reason, o.bytes_moved, o.seconds, o.at
+FROM rollout r
+LEFT JOIN rollout_outcome o ON o.rollout_id = r.id
+LEFT JOIN device d ON d.id = o.device_id
+LEFT JOIN release l ON l.number = coalesce(o.release_number, r.release_number);
+
+-- usage_by_minute: one row per minute (its start), model, release and device; also of devices since removed.
+--   minute, model, release (`r12`), device, requests, failures, prompt_tokens, completion_tokens
+--   ttft_ms, duration_ms   sums over the requests: divide by `requests` for a mean
+CREATE VIEW usage_by_minute AS
+SELECT u.minute, u.model, 'r' || u.release_number AS release, d.name AS device,
+       u.requests, u.failures, u.prompt_tokens, u.completion_tokens, u.ttft_ms, u.duration_ms
+FROM usage u
+JOIN device d ON d.id = u.device_id;
+
+-- usage_by_model: one row per model; all time, all devices.
+--   model, devices (how many served it), requests, failures, prompt_tokens, completion_tokens,
+--   ttft_ms, duration_ms (sums), first_minute, last_minute
+CREATE VIEW usage_by_model AS
+SELECT u.model, count(DISTINCT u.device_id) AS devices, sum(u.requests) AS requests, sum(u.failures) AS failures,
+       sum(u.prompt_tokens) AS prompt_tokens, sum(u.completion_tokens) AS completion_tokens,
+       sum(u.ttft_ms) AS ttft_ms, sum(u.duration_ms) AS duration_ms,
+       min(u.minute) AS first_minute, max(u.minute) AS last_minute
+FROM usage u
+GROUP BY u.model;
+
+-- events: what devices told, each once.
+--   device, kind (activation, worker, rejected), sent_at (the device's clock), received_at
+--   subject (`r12`, a model's name, or the kind of record), what (a state, started/ready/crashed/stopped)
+--   outcome (on the last event of an activation), detail
+CREATE VIEW events AS
+SELECT d.name AS device, 'activation' AS kind, a.at AS sent_at, a.received_at, 'r' || a.release_number AS subject,
+       a.state AS what, a.outcome, a.detail
+FROM activation_event a JOIN device d ON d.id = a.device_id
+UNION ALL
+SELECT d.name, 'worker', w.at, w.received_at, w.model, w.what, NULL, w.detail
+FROM worker_event w JOIN device d ON d.id = w.device_id
+UNION ALL
+SELECT d.name, 'rejected', NULL, x.received_at, x.kind, 'rejected', NULL, x.reason
+FROM rejected_record x JOIN device d ON d.id = x.device_id;

@@ -1,0 +1,117 @@
+"""Manifests: YAML that a person writes -> frozen values.
+
+A manifest says which models a selection of devices serves, each as a ladder of candidates. Reading one
+touches nothing but the file: whether a candidate exists is the catalog's question, whether it fits is
+placement's.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from agent_daemon.contract.release import Access, KvType, Probe, Sampling, Strategy, Task, Value
+from edgectl import manifest_form as form
+from edgectl import yaml_source
+from edgectl.errors import ManifestError
+from edgectl.manifest_problems import problems_of, render
+
+
+class Context(Value):
+    """Tokens of each sequence: `min` is the least that is of use, `want` what is taken where it fits."""
+
+    min: int = form.DEFAULT_MIN_CONTEXT
+    want: int = form.DEFAULT_CONTEXT
+
+
+class Rollout(Value):
+    """`max_parallel` devices at once; stop when more than `max_failures` have failed."""
+
+    strategy: Strategy = Strategy.AUTO
+    max_parallel: int = 8
+    max_failures: int = 0
+
+
+class ModelSpec(Value):
+    """One served name. `candidates` are model references, in the order in which they were written;
+    `order` says whether that order decides (`listed`) or the expected quality does (`quality`)."""
+
+    name: str
+    candidates: tuple[str, ...]
+    task: Task = "chat"
+    order: Literal["quality", "listed"] = "quality"
+    context: Context = Context()
+    parallel: int = 1
+    kv_type: KvType = "f16"
+    gpu_layers: Literal["auto", "all", "partial"] | int = "auto"
+    sampling: Sampling = Sampling()
+    system_prompt: str | None = None
+
+
+class Manifest(Value):
+    """A whole manifest. `devices` is the text of a selector; `models` keep the order of the file."""
+
+    version: Literal[1] = 1
+    name: str
+    devices: str
+    models: tuple[ModelSpec, ...]
+    rollout: Rollout = Rollout()
+    probe: Probe = Probe()
+    access: Access = Access()
+
+
+def load(path: Path) -> Manifest:
+    """Read a manifest from a file. Raises ManifestError listing everything that is wrong, a line each."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(yaml_source.MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror or 'unknown error'}") from None
+    return parse(yaml_source.decode(data, str(path)), str(path))
+
+
+def parse(text: str, name: str) -> Manifest:
+    """Read a manifest from text; `name` stands for the file in messages. Raises as `load` does."""
+    document = yaml_source.read(text, name)
+    problems, written = problems_of(document.value)
+    if written is None:
+        raise ManifestError(render(problems, document, name))
+    return Manifest(
+        name=written.name,
+        devices=written.devices,
+        models=tuple(_model(key, model) for key, model in written.models.items()),
+        rollout=Rollout(**dict(written.rollout)),
+        probe=Probe(**dict(written.probe)),
+        access=written.access,
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what people write."""
+    return form.json_schema()
+
+
+def _model(name: str, written: form.ModelForm) -> ModelSpec:
+    rungs = (written.source,) if written.source else tuple(rung.source for rung in written.candidates or ())
+    return ModelSpec(
+        name=name,
+        candidates=tuple(dict.fromkeys(rung for rung in rungs if rung)),
+        task=written.task,
+        order=written.order,
+        context=_context(written.context),
+        parallel=written.parallel,
+        kv_type=written.kv_type,
+        gpu_layers=written.gpu_layers,
+        sampling=written.sampling,
+        system_prompt=written.system_prompt,
+    )
+
+
+def _context(written: form.ContextForm) -> Context:
+    """Where only one bound is written, the other's default gives way to it."""
+    if written.min is None and written.want is None:
+        return Context()
+    if written.min is None:
+        assert written.want is not None
+        return Context(min=min(form.DEFAULT_MIN_CONTEXT, written.want), want=written.want)
+    return Context(min=written.min, want=written.want or max(form.DEFAULT_CONTEXT, written.min))

@@ -1,0 +1,450 @@
+"""The store of blobs: what arrives whole is kept, what does not is resumed, what is false is refused."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from agent_daemon.contract import digest as digests
+from agent_daemon.contract.release import Artifact, BlobRef
+from agent_daemon.errors import BlobsMissing, Conflict, DigestMismatch, NoSpace, UsageProblem
+from agent_daemon.store import EMPTY, RESERVE, Partial, PrunePlan, Store
+
+CONTENT = b"the weights of a very small model"
+SIZE = len(CONTENT)
+DIGEST = digests.of_bytes(CONTENT)
+HEX = digests.hex_of(DIGEST)
+OTHER = digests.of_bytes(b"something else")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def put(store: Store, content: bytes) -> str:
+    digest = digests.of_bytes(content)
+    with store.open_partial(digest, len(content), 0) as partial:
+        partial.write(content)
+        partial.finish()
+    return digest
+
+
+def hold(store: Store, digest: str, size: int, content: bytes) -> None:
+    with store.open_partial(digest, size, 0) as partial:
+        partial.write(content)
+
+
+# -- receiving -------------------------------------------------------------------------------------------
+
+
+def test_a_blob_that_arrives_whole_is_at_its_path_read_only(store: Store) -> None:
+    assert (store.has(DIGEST), store.offset(DIGEST)) == (False, 0)
+    put(store, CONTENT)
+    assert store.path(DIGEST) == store.root / "blobs" / HEX[:2] / HEX
+    assert store.path(DIGEST).read_bytes() == CONTENT
+    assert store.path(DIGEST).stat().st_mode & 0o777 == 0o444
+    assert (store.has(DIGEST), store.offset(DIGEST), store.verify(DIGEST)) == (True, 0, True)
+    assert list((store.root / "partial").iterdir()) == []
+
+
+def test_an_interrupted_blob_is_resumed_by_another_process_of_the_agent(store: Store) -> None:
+    hold(store, DIGEST, SIZE, CONTENT[:10])
+    again = Store(store.root)
+    assert (again.has(DIGEST), again.offset(DIGEST)) == (False, 10)
+    with again.open_partial(DIGEST, SIZE, 10) as partial:
+        assert partial.offset == 10
+        partial.write(bytearray(CONTENT[10:20]))
+        partial.write(memoryview(CONTENT)[20:])
+        assert partial.finish() == again.path(DIGEST)
+    assert again.path(DIGEST).read_bytes() == CONTENT
+
+
+def test_a_blob_whose_last_byte_arrived_before_the_crash_only_has_to_be_finished(store: Store) -> None:
+    hold(store, DIGEST, SIZE, CONTENT)
+    with store.open_partial(DIGEST, SIZE, SIZE) as partial:
+        partial.finish()
+    assert store.verify(DIGEST)
+
+
+def test_wrong_bytes_are_refused_by_name_and_deleted(store: Store) -> None:
+    got = digests.of_bytes(b"X" + CONTENT[1:])
+    with store.open_partial(DIGEST, SIZE, 0) as partial:
+        partial.write(b"X" + CONTENT[1:])
+        with pytest.raises(DigestMismatch) as caught:
+            partial.finish()
+    assert DIGEST in caught.value.message
+    assert got in caught.value.message
+    assert (store.has(DIGEST), store.offset(DIGEST)) == (False, 0)
+
+
+def test_bytes_that_were_damaged_on_the_disk_before_a_resume_are_noticed(store: Store) -> None:
+    hold(store, DIGEST, SIZE, CONTENT[:10])
+    (store.root / "partial" / HEX).write_bytes(b"\0" * 10)
+    with store.open_partial(DIGEST, SIZE, 10) as partial:
+        partial.write(CONTENT[10:])
+        with pytest.raises(DigestMismatch):
+            partial.finish()
+    assert store.offset(DIGEST) == 0
+
+
+def test_a_blob_that_ends_early_is_not_finished(store: Store) -> None:
+    with store.open_partial(DIGEST, SIZE, 0) as partial:
+        partial.write(CONTENT[:-1])
+        with pytest.raises(DigestMismatch, match=f"of {SIZE} bytes and got .* of {SIZE - 1} bytes"):
+            partial.finish()
+    assert (store.has(DIGEST), store.offset(DIGEST)) == (False, 0)
+
+
+def test_the_right_digest_under_a_wrong_size_is_refused(store: Store) -> None:
+    with store.open_partial(DIGEST, SIZE + 1, 0) as partial:
+        partial.write(CONTENT)
+        with pytest.raises(DigestMismatch):
+            partial.finish()
+    assert not store.has(DIGEST)
+
+
+def test_more_bytes_than_announced_are_refused_before_they_are_written(store: Store) -> None:
+    with store.open_partial(DIGEST, SIZE, 0) as partial:
+        partial.write(CONTENT)
+        with pytest.raises(DigestMismatch, match=f"announced with {SIZE} bytes .*{SIZE + 1} so far"):
+            partial.write(b"!")
+    assert (store.has(DIGEST), store.offset(DIGEST)) == (False, 0)
+
+
+def test_a_partial_longer_than_its_blob_is_deleted(store: Store) -> None:
+    hold(store, DIGEST, SIZE, CONTENT)
+    with pytest.raises(DigestMismatch, match=f"{SIZE} bytes were held"):
+        store.open_partial(DIGEST, 5, SIZE)
+    assert store.offset(DIGEST) == 0
+
+
+@pytest.mark.parametrize("offset", [0, 9, 11])
+def test_an_offset_that_is_not_what_is_held_names_both(store: Store, offset: int) -> None:
+    hold(store, DIGEST, SIZE, CONTENT[:10])
+    with pytest.raises(Conflict, match=f"^10 bytes of {DIGEST} are held and the sender starts at {offset}"):
+        store.open_partial(DIGEST, SIZE, offset)
+    assert store.offset(DIGEST) == 10
+
+
+def test_two_writers_of_one_blob_conflict_until_the_first_is_done(store: Store) -> None:
+    first = store.open_partial(DIGEST, SIZE, 0)
+    first.write(CONTENT[:4])
+    with pytest.raises(Conflict, match="being received already"):
+        Store(store.root).open_partial(DIGEST, SIZE, 4)
+    first.close()
+    first.close()
+    second = store.open_partial(DIGEST, SIZE, 4)
+    second.close()
+
+
+def test_a_refused_writer_leaves_no_claim(store: Store) -> None:
+    for _ in range(2):
+        with pytest.raises(Conflict, match="starts at 7"):
+            store.open_partial(DIGEST, SIZE, 7)
+    put(store, CONTENT)
+
+
+def test_a_blob_that_is_here_is_not_received_again(store: Store) -> None:
+    put(store, CONTENT)
+    with pytest.raises(Conflict, match="here already"):
+        store.open_partial(DIGEST, SIZE, 0)
+    assert store.verify(DIGEST)
+    assert list((store.root / "partial").iterdir()) == []
+
+
+def test_an_empty_file_is_refused(store: Store) -> None:
+    for digest, size in ((EMPTY, 10), (DIGEST, 0), (EMPTY, 0)):
+        with pytest.raises(DigestMismatch, match="empty file"):
+            store.open_partial(digest, size, 0)
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:../../etc/passwd", HEX, DIGEST.upper(), f"{DIGEST}\n"])
+def test_only_digests_become_paths(store: Store, digest: str) -> None:
+    for ask in (store.path, store.has, store.offset, store.verify):
+        with pytest.raises(UsageProblem, match="not a digest"):
+            ask(digest)
+    with pytest.raises(UsageProblem, match="not a digest"):
+        store.open_partial(digest, SIZE, 0)
+
+
+# -- space -----------------------------------------------------------------------------------------------
+
+
+def test_space_is_checked_before_the_first_byte_to_the_byte(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = RESERVE + SIZE - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(NoSpace, match=f"needs {SIZE} more bytes and {free} are free"):
+        store.open_partial(DIGEST, SIZE, 0)
+    free += 1
+    hold(store, DIGEST, SIZE, CONTENT[:5])
+    free -= 5
+    store.open_partial(DIGEST, SIZE, 5).close()
+    free -= 1
+    with pytest.raises(NoSpace, match=f"needs {SIZE - 5} more bytes"):
+        store.open_partial(DIGEST, SIZE, 5)
+    assert store.offset(DIGEST) == 5
+
+
+def test_nothing_more_is_needed_for_a_blob_that_has_all_its_bytes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(store, DIGEST, SIZE, CONTENT)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    store.open_partial(DIGEST, SIZE, SIZE).close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_disk_that_fills_up_on_the_way_is_told_with_what_is_missing(store: Store) -> None:
+    (store.root / "partial" / HEX).symlink_to("/dev/full")
+    with store.open_partial(DIGEST, SIZE, 0) as partial:
+        with pytest.raises(NoSpace, match=f"needs {SIZE} more bytes and [0-9]+ are free"):
+            partial.write(CONTENT)
+        assert partial.offset == 0
+
+
+# -- damage ----------------------------------------------------------------------------------------------
+
+
+def test_a_blob_that_was_damaged_is_noticed_and_can_be_sent_again(store: Store) -> None:
+    put(store, CONTENT)
+    store.path(DIGEST).chmod(0o644)
+    store.path(DIGEST).write_bytes(b"x" * SIZE)
+    assert (store.has(DIGEST), store.verify(DIGEST)) == (True, False)
+    store.discard(DIGEST)
+    assert (store.has(DIGEST), store.verify(DIGEST)) == (False, False)
+    put(store, CONTENT)
+    assert store.verify(DIGEST)
+
+
+def test_discarding_what_is_not_here_is_nothing(store: Store) -> None:
+    store.discard(DIGEST)
+    assert not store.has(DIGEST)
+
+
+# -- models ----------------------------------------------------------------------------------------------
+
+
+def artifact(*parts: bytes) -> Artifact:
+    count = len(parts)
+    files = tuple(
+        BlobRef(
+            digest=digests.of_bytes(part),
+            size=len(part),
+            name=f"m-{index:05}-of-{count:05}.gguf" if count > 1 else "m.gguf",
+        )
+        for index, part in enumerate(parts, start=1)
+    )
+    whole = files[0].digest if count == 1 else digests.of_parts(file.digest for file in files)
+    return Artifact(ref="file:/models/m.gguf", digest=whole, files=files)
+
+
+def test_a_model_of_one_file_is_loaded_from_its_blob(store: Store) -> None:
+    put(store, CONTENT)
+    assert store.model_path(artifact(CONTENT)) == store.path(DIGEST)
+
+
+def test_a_split_model_lies_under_its_own_names_and_takes_no_space(store: Store) -> None:
+    parts = (b"one", b"two", b"three")
+    for part in parts:
+        put(store, part)
+    split = artifact(*parts)
+    first = store.model_path(split)
+    assert first == store.root / "views" / digests.hex_of(split.digest) / "m-00001-of-00003.gguf"
+    assert {path.name: path.read_bytes() for path in first.parent.iterdir()} == {
+        "m-00001-of-00003.gguf": b"one",
+        "m-00002-of-00003.gguf": b"two",
+        "m-00003-of-00003.gguf": b"three",
+    }
+    assert first.samefile(store.path(digests.of_bytes(b"one")))
+    assert store.model_path(split) == first
+
+
+def test_a_view_that_was_left_half_made_or_old_is_made_right(store: Store) -> None:
+    for part in (b"one", b"two"):
+        put(store, part)
+    split = artifact(b"one", b"two")
+    first = store.model_path(split)
+    first.unlink()
+    first.write_bytes(b"leftover")
+    (first.parent / "m-00002-of-00002.gguf").unlink()
+    assert store.model_path(split).read_bytes() == b"one"
+    assert (first.parent / "m-00002-of-00002.gguf").read_bytes() == b"two"
+
+
+def test_a_model_with_a_part_missing_names_it(store: Store) -> None:
+    put(store, b"one")
+    with pytest.raises(BlobsMissing, match=digests.of_bytes(b"two")):
+        store.model_path(artifact(b"one", b"two"))
+
+
+def test_a_damaged_part_takes_its_view_along(store: Store) -> None:
+    for part in (b"one", b"two"):
+        put(store, part)
+    view = store.model_path(artifact(b"one", b"two")).parent
+    store.discard(digests.of_bytes(b"two"))
+    assert not view.exists()
+    assert store.verify(digests.of_bytes(b"one"))
+
+
+# -- pruning ---------------------------------------------------------------------------------------------
+
+
+def test_prune_deletes_what_the_plan_names_and_the_plan_deletes_nothing(store: Store) -> None:
+    for part in (b"one", b"two", b"three", b"four", CONTENT):
+        put(store, part)
+    kept_view = store.model_path(artifact(b"one", b"two")).parent
+    lost_view = store.model_path(artifact(b"two", b"three")).parent
+    hold(store, OTHER, 100, b"12345")
+    wanted = digests.of_bytes(b"wanted")
+    hold(store, wanted, 100, b"123")
+    keep = frozenset({digests.of_bytes(b"one"), digests.of_bytes(b"two"), DIGEST, wanted})
+    plan = store.prune_plan(keep)
+    assert plan == PrunePlan(
+        blobs=tuple(sorted([digests.of_bytes(b"three"), digests.of_bytes(b"four")])),
+        partials=(OTHER,),
+        views=(lost_view.name,),
+        bytes=5 + 4 + 5,
+    )
+    assert store.has(digests.of_bytes(b"three"))
+    store.prune(plan)
+    assert [store.has(digests.of_bytes(part)) for part in (b"one", b"two", b"three", b"four", CONTENT)] == [
+        *(True, True, False, False, True)
+    ]
+    assert (store.offset(OTHER), store.offset(wanted)) == (0, 3)
+    assert (kept_view.exists(), lost_view.exists()) == (True, False)
+    assert store.prune_plan(keep) == PrunePlan()
+    store.prune(plan)
+
+
+def test_prune_leaves_a_blob_that_is_being_received(store: Store) -> None:
+    with store.open_partial(DIGEST, SIZE, 0) as partial:
+        partial.write(CONTENT[:3])
+        store.prune(store.prune_plan(frozenset()))
+        assert store.offset(DIGEST) == 3
+        partial.write(CONTENT[3:])
+        partial.finish()
+    assert store.verify(DIGEST)
+
+
+def test_files_that_are_not_the_stores_own_are_left_alone(store: Store) -> None:
+    strange = [
+        store.root / "blobs" / "note.txt",
+        store.root / "partial" / "x.tmp",
+        store.root / "views" / ".tmp",
+    ]
+    for path in strange:
+        path.write_text("leftover")
+    assert Store(store.root).prune_plan(frozenset()) == PrunePlan()
+
+
+# -- any order of events ---------------------------------------------------------------------------------
+
+
+class Delivery(RuleBasedStateMachine):
+    """One blob sent with every kind of interruption, against a count of the bytes that have arrived."""
+
+    @initialize(content=st.binary(min_size=1, max_size=300))
+    def begin(self, content: bytes) -> None:
+        self.folder = tempfile.mkdtemp(prefix="edgectl-store")
+        self.content = content
+        self.digest = digests.of_bytes(content)
+        self.store = Store(Path(self.folder))
+        self.partial: Partial | None = None
+        self.held = 0
+        self.done = False
+
+    @precondition(lambda self: self.partial is None and not self.done)
+    @rule()
+    def resume(self) -> None:
+        self.partial = self.store.open_partial(self.digest, len(self.content), self.held)
+
+    @precondition(lambda self: self.partial is None and not self.done)
+    @rule(offset=st.integers(0, 300))
+    def resume_elsewhere(self, offset: int) -> None:
+        if offset != self.held:
+            with pytest.raises(Conflict):
+                self.store.open_partial(self.digest, len(self.content), offset)
+
+    @precondition(lambda self: self.partial is not None)
+    @rule(length=st.integers(0, 120))
+    def send(self, length: int) -> None:
+        assert self.partial is not None
+        chunk = self.content[self.held : self.held + length]
+        self.partial.write(chunk)
+        self.held += len(chunk)
+
+    @precondition(lambda self: self.partial is not None)
+    @rule()
+    def second_writer(self) -> None:
+        with pytest.raises(Conflict):
+            self.store.open_partial(self.digest, len(self.content), self.held)
+
+    @precondition(lambda self: self.partial is not None)
+    @rule()
+    def interrupt(self) -> None:
+        assert self.partial is not None
+        self.partial.close()
+        self.partial = None
+
+    @precondition(lambda self: self.partial is not None)
+    @rule()
+    def die_and_restart(self) -> None:
+        """The kernel closes a dead process's files and no Python runs."""
+        assert self.partial is not None
+        os.close(self.partial._descriptor)
+        self.partial = None
+        self.store = Store(Path(self.folder))
+
+    @precondition(lambda self: self.partial is not None)
+    @rule()
+    def finish(self) -> None:
+        assert self.partial is not None
+        if self.held == len(self.content):
+            self.partial.finish()
+            self.done = True
+        else:
+            with pytest.raises(DigestMismatch):
+                self.partial.finish()
+        self.held = 0
+        self.partial = None
+
+    @precondition(lambda self: self.partial is not None)
+    @rule()
+    def send_too_much(self) -> None:
+        assert self.partial is not None
+        with pytest.raises(DigestMismatch):
+            self.partial.write(self.content[self.held :] + b"!")
+        self.held = 0
+        self.partial = None
+
+    @rule()
+    def prune_nothing_needed(self) -> None:
+        self.store.prune(self.store.prune_plan(frozenset({self.digest})))
+
+    @invariant()
+    def the_store_tells_what_is_held(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        assert self.store.has(self.digest) == self.done
+        assert self.store.verify(self.digest) == self.done
+        assert self.store.offset(self.digest) == self.held
+
+    def teardown(self) -> None:
+        if getattr(self, "partial", None) is not None:
+            self.partial.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+TestDelivery = Delivery.TestCase
+TestDelivery.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
