@@ -70,7 +70,7 @@ class ControlApi:
         return _answer(await self._detect())
 
     async def state(self, _request: Request) -> Response:
-        return _answer(device_state(self._agent_id, self._journal, self._activator, self._supervisor))
+        return _answer(device_state(self._agent_id, self._journal, self._store, self._activator, self._supervisor))
 
     async def stage(self, request: Request) -> Response:
         asked = StageRequest.model_validate_json(await _small_body(request))
@@ -131,7 +131,7 @@ class ControlApi:
 
 
 def device_state(
-    agent_id: str, journal: Journal, activator: Activator, supervisor: Supervisor
+    agent_id: str, journal: Journal, store: Store, activator: Activator, supervisor: Supervisor
 ) -> DeviceState:
     """The device's own account of itself at this moment."""
     active = journal.active()
@@ -142,6 +142,7 @@ def device_state(
         operation=journal.latest(),
         quarantine=journal.quarantined(),
         held=activator.held(),
+        blobs=store.digests(),
         workers=supervisor.status(),
     )
 

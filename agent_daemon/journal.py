@@ -157,7 +157,8 @@ class Journal:
                     "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?)",
                     (current.release, current.number, current.reason or "it did not stay up", now),
                 )
-            self._note(db, current, reason, outcome, now)
+            # The last event is what people are shown, so it says why even when the reason came earlier.
+            self._note(db, current, current.reason if outcome else reason, outcome, now)
             return current
 
     def choose(self, operation: int, strategy: Strategy) -> Operation:

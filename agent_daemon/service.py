@@ -183,15 +183,20 @@ class Service:
         """Everything that could be reported now is in the spool afterwards: facts, heartbeat, the open minute."""
         facts = await self._facts()
         await asyncio.to_thread(self._spool.append, RecordKind.FACTS, facts)
-        await asyncio.to_thread(self._spool.append, RecordKind.HEARTBEAT, self._heartbeat())
+        await self._append_heartbeat()
         await asyncio.to_thread(self._spool.close_minutes, None)
 
-    def _heartbeat(self) -> Heartbeat:
+    async def _append_heartbeat(self) -> None:
+        # In a thread, because a GPU that sleeps takes a moment to say how much of it is free.
+        gpu_free = await asyncio.to_thread(telemetry.gpu_free)
+        await asyncio.to_thread(self._spool.append, RecordKind.HEARTBEAT, self._heartbeat(gpu_free))
+
+    def _heartbeat(self, gpu_free: tuple[int | None, ...]) -> Heartbeat:
         operation, active = self._journal.latest(), self._journal.active()
         return Heartbeat(
             uptime=time.monotonic() - self._began,
             ram_available=telemetry.ram_available(),
-            gpu_free=telemetry.gpu_free(),
+            gpu_free=gpu_free,
             active=active,
             active_number=self._journal.release(active).number if active else None,
             state=operation.state if operation else None,
@@ -201,7 +206,7 @@ class Service:
     async def _beat(self) -> None:
         await asyncio.to_thread(self._spool.append, RecordKind.FACTS, await self._facts())
         while True:
-            await asyncio.to_thread(self._spool.append, RecordKind.HEARTBEAT, self._heartbeat())
+            await self._append_heartbeat()
             await asyncio.to_thread(self._spool.close_minutes, time.time())
             await asyncio.sleep(_HEARTBEAT_SECONDS)
 

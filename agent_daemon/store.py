@@ -87,7 +87,7 @@ class Store:
         """
         path = self._partial_path(digest)
         if digest == EMPTY or size < 1:
-            raise DigestMismatch(f"{digest} with {size} bytes is an empty file; a model file never is")
+            raise DigestMismatch(f"{digest} with a size of {size} is refused: an empty file is never a model")
         descriptor = _claim(path, digest)
         partial = Partial(digest, size, path, self.path(digest), descriptor)
         try:
@@ -124,6 +124,12 @@ class Store:
         return view / artifact.files[0].name
 
     # -- pruning -----------------------------------------------------------------------------------------
+
+    def digests(self) -> tuple[str, ...]:
+        """Digests of all complete blobs, sorted."""
+        return tuple(
+            sorted(_digest_of(path) for path in self._blobs.glob("*/*") if _HEX.fullmatch(path.name))
+        )
 
     def prune_plan(self, keep: frozenset[str]) -> PrunePlan:
         """What is here beyond the digests in `keep`; a split artifact's view goes with any of its blobs.

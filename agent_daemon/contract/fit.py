@@ -106,12 +106,28 @@ class FitReport:
         parts = f"weights {said(self.weights)}, KV {said(self.kv_cache)}, compute {said(self.compute)}"
         free = f"free {said(self.budget)}"
         if self.reserve:
-            keeper = "driver" if self.memory == "vram" else "system"
-            free += f" of {said(self.free)} after {said(self.reserve)} kept for the {keeper}"
+            keeper = "kept for the driver" if self.memory == "vram" else "kept free"
+            free += f" of {said(self.free)} after {said(self.reserve)} {keeper}"
         text = f"needs {said(self.total)} {name}: {parts}; {free}"
         if self.host_free is not None and self.host > self.host_free:
             text += f"; and {said(self.host)} {name} of RAM besides, free {said(self.host_free)}"
         return text
+
+    def as_dict(self) -> dict[str, int | str | bool]:
+        """The numbers as they are printed for programs."""
+        return {
+            "weights": self.weights,
+            "kv_cache": self.kv_cache,
+            "compute": self.compute,
+            "total": self.total,
+            "gpu_layers": self.gpu_layers,
+            "layers": self.layers,
+            "memory": self.memory,
+            "host": self.host,
+            "free": self.free,
+            "reserve": self.reserve,
+            "fits": self.fits,
+        }
 
     def predicted(self) -> Predicted:
         """The same numbers as a release carries them."""
@@ -142,7 +158,7 @@ def unsupported(facts: GgufFacts, options: ServeOptions) -> str | None:
     heads = {facts.key_length, facts.value_length, facts.key_length_sliding, facts.value_length_sliding}
     for length in sorted(heads):
         if length % block:
-            return f"its heads of {length} elements cannot be kept as {options.kv_type} (multiples of {block} only)"
+            return f"its heads of {length} elements are no multiple of {block}, as {options.kv_type} needs"
     return None
 
 

@@ -147,12 +147,13 @@ def _data_end(header: Header) -> int:
 
 def _weights(tensors: Sequence[Tensor], layers: int) -> dict[str, Any]:
     """Bytes by where llama.cpp puts them: input layer, blocks, output layer."""
-    embedding = inputs = output = other = 0
+    embedding = inputs = output = other = block_parameters = 0
     blocks: dict[int, int] = {}
     for tensor in tensors:
         block = _BLOCK.match(tensor.name)
         if block and int(block[1]) < (layers or architectures.MAX_LAYERS):
             blocks[int(block[1])] = blocks.get(int(block[1]), 0) + tensor.bytes
+            block_parameters += tensor.elements
         elif tensor.name == "token_embd.weight":
             embedding = tensor.bytes
         elif tensor.name == "output.weight":
@@ -163,6 +164,7 @@ def _weights(tensors: Sequence[Tensor], layers: int) -> dict[str, Any]:
             other += tensor.bytes
     return {
         "parameter_count": sum(tensor.elements for tensor in tensors),
+        "block_parameters": block_parameters,
         "tensor_count": len(tensors),
         "tensor_bytes": sum(tensor.bytes for tensor in tensors),
         "token_embd_bytes": embedding,
@@ -279,6 +281,7 @@ def combine(parts: Sequence[GgufFacts]) -> GgufFacts:
 
     summed = (
         "parameter_count",
+        "block_parameters",
         "tensor_bytes",
         "token_embd_bytes",
         "input_bytes",

@@ -23,6 +23,8 @@ class GgufFacts(BaseModel):
     """Such as Q4_K_M; None when the file does not say, or says something unknown."""
 
     parameter_count: int
+    block_parameters: int
+    """Those of the blocks alone, without vocabulary and output."""
     tensor_count: int
     tensor_bytes: int
     token_embd_bytes: int

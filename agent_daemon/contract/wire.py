@@ -171,6 +171,8 @@ class DeviceState(Message):
     quarantine: tuple[Quarantined, ...] = ()
     held: tuple[DigestText, ...] = ()
     """Releases that can be activated without moving a byte."""
+    blobs: tuple[DigestText, ...] = ()
+    """Every blob that is complete on the device."""
     workers: tuple[WorkerStatus, ...] = ()
 
 
@@ -187,6 +189,8 @@ class Heartbeat(Message):
     active_number: int | None = None
     state: ActivationState | None = None
     workers: tuple[WorkerStatus, ...] = ()
+    spool_dropped: int = 0
+    """Reports that this spool had to drop since it began, because nobody collected them."""
 
 
 class ActivationEvent(Message):

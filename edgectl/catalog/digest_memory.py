@@ -20,15 +20,18 @@ _MOST = 2000
 Key = tuple[int, int, int]
 
 
-def digest_of(path: Path, progress: Progress = silent) -> str:
-    """The digest of a file's content, from memory where it has not changed. Raises CatalogError."""
+def digest_of(path: Path, progress: Progress = silent, label: str | None = None) -> str:
+    """The digest of a file's content, from memory where it has not changed. Raises CatalogError.
+
+    `label` is the name that progress shows, the file's own unless given."""
+    label = f"checking {label or path.name}"
     path = path.resolve()
     try:
         before = _key(path)
         entry = _load().get(str(path))
         if entry is not None and tuple(entry[:3]) == before and digests.is_digest(entry[3]):
             return entry[3]
-        digest = _hash(path, before[0], progress)
+        digest = _hash(path, before[0], progress, label)
         if _key(path) != before:
             raise CatalogError(
                 f"{path}: changed while it was read", "wait until it is complete, then try again"
@@ -54,7 +57,7 @@ def _key(path: Path) -> Key:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _hash(path: Path, total: int, progress: Progress) -> str:
+def _hash(path: Path, total: int, progress: Progress, label: str) -> str:
     import hashlib
 
     state = hashlib.sha256()
@@ -63,7 +66,7 @@ def _hash(path: Path, total: int, progress: Progress) -> str:
         while chunk := stream.read(digests.CHUNK):
             state.update(chunk)
             done += len(chunk)
-            progress(f"checking {path.name}", done, total)
+            progress(label, done, total)
     return f"sha256:{state.hexdigest()}"
 
 

@@ -165,8 +165,9 @@ def _move(ref: HfRef, blob: BlobRef, progress: Progress) -> None:
                 f"{ref}: needs {lacking} more bytes in the Hugging Face cache, {free} are free there",
                 "free space, or set HF_HOME to a larger disk",
             )
-        _remote(ref, blob.size).save(partial, Path(ref.path).name, progress)
-        found = digest_memory.digest_of(partial, progress)
+        label = Path(ref.path).name
+        _remote(ref, blob.size).save(partial, label, progress)
+        found = digest_memory.digest_of(partial, progress, label)
         if found != blob.digest:
             partial.unlink()
             raise _mismatch(ref, blob.digest, found)
@@ -249,6 +250,8 @@ def _mismatch(ref: HfRef, expected: str, got: str) -> CatalogError:
 
 @contextmanager
 def _explained(ref: HfRef) -> Iterator[None]:
+    # Its telemetry costs a request before the first one that matters, and seconds where the hub is out of reach.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import constants, errors
 
     # The client's warnings about retries and missing tokens would land between our own lines.

@@ -10,7 +10,6 @@ from edgectl.errors import CatalogError
 if TYPE_CHECKING:
     import httpx2
 
-CHUNK = 1024 * 1024
 ATTEMPTS = 5
 
 
@@ -71,7 +70,8 @@ class RemoteFile:
                     f"{answer.url.host} answered with another part of the file than it was asked for"
                 )
             left = end - start
-            for chunk in answer.iter_raw(CHUNK):
+            # Without a chunk size nothing waits in a buffer that a broken connection would take with it.
+            for chunk in answer.iter_raw():
                 piece = chunk[skip : skip + left]
                 skip -= min(skip, len(chunk))
                 left -= len(piece)

@@ -46,6 +46,8 @@ def note(row: Row) -> str | None:
     if row["attention"] and row["outcome"]:
         reason = f": {row['outcome_reason']}" if row["outcome_reason"] else ""
         return f"{spoken(row['outcome'])} ({row['outcome_release'] or 'no release'}){reason}"
+    if row["reports_dropped"]:
+        return f"{row['reports_dropped']:,} reports were lost on the device: nobody collected them in time"
     if row["simulated_offload"]:
         return "GPU offload is simulated (test switch)"
     gpu_note: str | None = row["gpu_note"]

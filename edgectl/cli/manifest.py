@@ -56,7 +56,9 @@ def check(
 
 
 def _line(manifest: "Manifest", model: "ModelSpec") -> str:
-    rungs = f"{len(model.candidates)} candidates by {'quality' if model.order == 'quality' else 'their order'}"
+    rungs = (
+        f"{len(model.candidates)} candidates by {'quality' if model.order == 'quality' else 'their order'}"
+    )
     source = model.candidates[0] if len(model.candidates) == 1 else rungs
     context = f"{model.context.min} to {model.context.want} tokens"
     if model.context.min == model.context.want:

@@ -1,7 +1,7 @@
 """The one way out: data on stdout as a table, JSON or CSV; everything else that is said, on stderr.
 
     emit(rows, COLUMNS, form)          rows (mappings) as a table, a wide table or a JSON list
-    emit_json(document)                any JSON document
+    emit_json(document)                any JSON document (emit_encoded: one that is text already)
     emit_csv(names, rows)              rows of values with a line of names
     show_table(rows, COLUMNS)          a table, whatever the form (for the parts of a longer report)
     say(text)                          a line of a report on stdout (for people; never next to JSON)
@@ -22,6 +22,7 @@ formatted by its kind (see `edgectl.cli.cells`). rich is imported only when a ta
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ __all__ = [
     "bars",
     "emit",
     "emit_csv",
+    "emit_encoded",
     "emit_json",
     "say",
     "show_table",
@@ -49,6 +51,7 @@ INDENT_LIMIT = 64 * 1024
 slower than the compact one, and nobody reads more than this by eye."""
 
 UNBOUNDED = 10_000
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 class Form(StrEnum):
@@ -84,6 +87,17 @@ def emit_json(document: object) -> None:
     if len(text) <= INDENT_LIMIT:
         text = json.dumps(document, indent=2)
     sys.stdout.write(text + "\n")
+
+
+def emit_encoded(document: str) -> None:
+    """Print one JSON document that is text already, as `emit_json` would."""
+    if len(document) <= INDENT_LIMIT:
+        emit_json(json.loads(document))
+        return
+    if not document.isascii():
+        # In JSON only the inside of a string can be outside ASCII.
+        document = _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], document)
+    sys.stdout.write(document + "\n")
 
 
 def emit_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

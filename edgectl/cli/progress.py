@@ -18,6 +18,9 @@ class Bars(Protocol):
     def update(self, label: str, done: int, total: int | None) -> None:
         """Show that of `total` bytes (None: unknown) `done` are there, on the bar of that label."""
 
+    def say(self, text: str) -> None:
+        """A line that stays, above the bars."""
+
 
 @contextmanager
 def bars() -> Iterator[Bars]:
@@ -60,6 +63,9 @@ class _RichBars:
                 task = self._tasks[label] = self._progress.add_task(printable(label), total=total)
         self._progress.update(task, completed=done, total=total)
 
+    def say(self, text: str) -> None:
+        self._progress.console.print(printable(text), markup=False, highlight=False)
+
 
 class PlainBars:
     """A line at the first update of a label, at every further quarter, and at the end."""
@@ -78,4 +84,9 @@ class PlainBars:
             self._shown[label] = step
             of = f" of {byte_size(total)}" if total else ""
             self._stream.write(f"{printable(label)}: {byte_size(done)}{of}\n")
+            self._stream.flush()
+
+    def say(self, text: str) -> None:
+        with self._lock:
+            self._stream.write(printable(text) + "\n")
             self._stream.flush()

@@ -1,5 +1,6 @@
 """`edgectl status`: what every device serves and how it is doing."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -7,7 +8,7 @@ import typer
 
 from edgectl.cli.fleet_report import needing_attention, note, spoken, summary
 from edgectl.cli.options import Output, Select, form_of, settings_of
-from edgectl.cli.output import Column, Form, emit_json, say, show_table
+from edgectl.cli.output import Column, Form, emit_encoded, say, show_table
 from edgectl.errors import UsageError
 
 LARGE_FLEET = 30
@@ -48,17 +49,19 @@ def status(
     from edgectl.inventory import queries
 
     settings, form = settings_of(ctx), form_of(ctx, output)
+    read = queries.device_documents if form is Form.JSON else queries.device_status
     with queries.reading(settings.database) as connection:
-        rows = _chosen(queries.device_status(connection), devices or [], selector)
+        rows = _chosen(read(connection), devices or [], selector)
     if refresh and rows:
         from edgectl.collect import refresh as ask_devices
 
         names = [row["name"] for row in rows]
         ask_devices(settings, names)
         with queries.reading(settings.database) as connection:
-            rows = [row for row in queries.device_status(connection) if row["name"] in set(names)]
+            rows = _chosen(read(connection), names, None)
     if form is Form.JSON:
-        emit_json({"summary": summary(rows), "devices": rows})
+        documents = ",\n".join(row["document"] for row in rows)
+        emit_encoded(f'{{"summary": {json.dumps(summary(rows))}, "devices": [{documents}]}}')
     elif len(rows) > LARGE_FLEET and not everything:
         _report(rows, wide=form is Form.WIDE)
     elif rows:
@@ -68,19 +71,25 @@ def status(
 
 
 def _chosen(rows: list[dict[str, Any]], names: Sequence[str], selector: str | None) -> list[dict[str, Any]]:
-    unknown = sorted(set(names) - {row["name"] for row in rows})
+    wanted = set(names)
+    unknown = sorted(wanted - {row["name"] for row in rows})
     if unknown:
         raise UsageError(
             f"there is no device {unknown[0]!r} in the inventory", "see them with: edgectl status --all"
         )
     if names:
-        rows = [row for row in rows if row["name"] in set(names)]
+        rows = [row for row in rows if row["name"] in wanted]
     if selector is not None:
         from edgectl.selector import parse
 
         query = parse(selector)
-        rows = [row for row in rows if query.matches(row["labels"], row["name"])]
+        rows = [row for row in rows if query.matches(_labels(row), row["name"])]
     return rows
+
+
+def _labels(row: Mapping[str, Any]) -> Mapping[str, str]:
+    labels: Mapping[str, str] = row["labels"] if "labels" in row else json.loads(row["document"])["labels"]
+    return labels
 
 
 def _report(rows: Sequence[Mapping[str, Any]], *, wide: bool) -> None:

@@ -76,6 +76,7 @@ class DeviceHeartbeatRow(SQLModel, table=True):
     tokens_per_second: float | None = None
     simulated_offload: bool = False
     problem: str | None = None
+    reports_dropped: int = 0
 
 
 class ReleaseRow(SQLModel, table=True):

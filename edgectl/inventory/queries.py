@@ -19,6 +19,10 @@ UsageKey = Literal["model", "device", "release", "day"]
 
 _FLAGS = ("attention", "simulated_offload")
 _DOCUMENTS = ("labels", "transport")
+_JSON_FORMS = {
+    "labels": "json(labels)",
+    **{name: f"json(CASE {name} WHEN 0 THEN 'false' WHEN 1 THEN 'true' ELSE 'null' END)" for name in _FLAGS},
+}
 _USAGE_KEYS: dict[UsageKey, str] = {
     "model": "model",
     "device": "device",
@@ -57,6 +61,18 @@ def devices(connection: sqlite3.Connection) -> list[Row]:
 def device_status(connection: sqlite3.Connection) -> list[Row]:
     """Rows of the view `device_status`, by name; labels as a mapping."""
     return _rows(connection, "SELECT * FROM device_status ORDER BY name")
+
+
+def device_documents(connection: sqlite3.Connection) -> list[Row]:
+    """`device_status` for printing: each row has name, state, attention and release, and as `document` the JSON
+    text of the whole row. For a large fleet SQLite writes JSON several times as fast as Python."""
+    names = [column[0] for column in connection.execute("SELECT * FROM device_status LIMIT 0").description]
+    members = ", ".join(f"'{name}', {_JSON_FORMS.get(name, name)}" for name in names)
+    return _rows(
+        connection,
+        f"""SELECT name, state, attention, release, json_object({members}) AS document
+            FROM device_status ORDER BY name""",  # noqa: S608 (names of our own view's columns)
+    )
 
 
 def history(connection: sqlite3.Connection, device: str | None = None, limit: int = 20) -> list[Row]:

@@ -46,7 +46,9 @@ def ask(connection: sqlite3.Connection, sql: str, limit: float = TIME_LIMIT) -> 
 
 def _rows(cursor: sqlite3.Cursor, limit: float, hint: str) -> Iterator[tuple[Any, ...]]:
     try:
-        yield from cursor
+        # Not `yield from`: an abandoned answer would close the cursor after its connection, which is an error.
+        for row in cursor:  # noqa: UP028
+            yield row
     except sqlite3.Error as error:
         raise _query_error(error, limit, hint) from None
 
@@ -67,7 +69,7 @@ def _query_error(error: Exception, limit: float, hint: str) -> QueryError:
     said = str(error)
     if said == "interrupted":
         return QueryError(f"the query took longer than {limit:g} seconds and was stopped", "narrow it down")
-    if "not authorized" in said or "prohibited" in said:
+    if any(word in said for word in ("not authorized", "authorization denied", "prohibited")):
         return QueryError(f"the inventory can only be read here: {said}", hint)
     return QueryError(f"SQL: {said}", hint)
 

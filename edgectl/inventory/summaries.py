@@ -59,6 +59,7 @@ def heartbeat_columns(heartbeat: Heartbeat) -> dict[str, Any]:
         "tokens_per_second": max(speeds, default=None),
         "simulated_offload": any(worker.simulated_offload for worker in staying),
         "problem": next((worker.error for worker in staying if worker.error), None),
+        "reports_dropped": heartbeat.spool_dropped,
     }
 
 

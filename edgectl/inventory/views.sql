@@ -35,6 +35,7 @@ WHERE d.removed_at IS NULL;
 --   models (names, comma-separated), memory (`vram`, `ram`, or both: where they are)
 --   predicted_bytes, measured_bytes   of the memory chosen, over all workers
 --   workers_total, workers_ready, tokens_per_second (best of its workers), problem (a worker's error)
+--   reports_dropped   reports that the device had to throw away since nobody collected them (NULL: no heartbeat yet)
 --   requests, failures, prompt_tokens, completion_tokens   since the device was added
 --   outcome, outcome_reason, outcome_release, outcome_at   the latest rollout on this device
 --   last_seen, heartbeat_sent_at (the device's clock), agent_version, gpus, gpu_note, simulated_offload, gateway_url
@@ -44,7 +45,7 @@ SELECT s.name, s.labels, s.state,
          OR coalesce(s.outcome, '') IN ('failed_unchanged', 'reverted', 'revert_failed', 'refused', 'unreachable')
          AS attention,
        s.release, s.release_number, s.release_digest, s.models, s.memory, s.predicted_bytes, s.measured_bytes,
-       s.workers_total, s.workers_ready, s.tokens_per_second, s.problem,
+       s.workers_total, s.workers_ready, s.tokens_per_second, s.problem, s.reports_dropped,
        s.requests, s.failures, s.prompt_tokens, s.completion_tokens,
        s.outcome, s.outcome_reason, s.outcome_release, s.outcome_at,
        s.last_seen, s.heartbeat_sent_at, s.agent_version, s.gpus, s.gpu_note, s.simulated_offload, s.gateway_url
@@ -63,7 +64,7 @@ FROM (
          END AS state,
          'r' || h.active_number AS release, h.active_number AS release_number, h.active_digest AS release_digest,
          h.models, h.memory, h.predicted_bytes, h.measured_bytes,
-         h.workers_total, h.workers_ready, h.tokens_per_second, h.problem,
+         h.workers_total, h.workers_ready, h.tokens_per_second, h.problem, h.reports_dropped,
          coalesce(u.requests, 0) AS requests, coalesce(u.failures, 0) AS failures,
          coalesce(u.prompt_tokens, 0) AS prompt_tokens, coalesce(u.completion_tokens, 0) AS completion_tokens,
          o.outcome, o.reason AS outcome_reason, 'r' || o.release_number AS outcome_release, o.at AS outcome_at,

@@ -50,26 +50,30 @@ def make_inventory(path: Path, devices: int) -> None:
         )
         connection.executemany(
             "INSERT INTO device_facts (device_id, facts, hostname, ram_total, vram_total, gpus, backends, "
-            "agent_version, simulated_offload, received_at) VALUES (?, '{}', ?, ?, ?, ?, 'cpu,cuda', '0.1.0', 0, ?)",
+            "agent_version, simulated_offload, received_at) "
+            "VALUES (?, '{}', ?, ?, ?, ?, 'cpu,cuda', '0.1.0', 0, ?)",
             ((i, f"host-{i}", 16 << 30, 8 << 30, gpu, now) for i in ids),
         )
         connection.executemany(
-            "INSERT INTO release (number, manifest, digest, spec, created_at) VALUES (?, 'office', ?, '{}', ?)",
+            "INSERT INTO release (number, manifest, digest, spec, created_at) "
+            "VALUES (?, 'office', ?, '{}', ?)",
             ((number, f"sha256:{number:064}", now) for number in (1, 2, 3)),
         )
         connection.executemany(
-            "INSERT INTO device_heartbeat (device_id, sent_at, received_at, uptime, active_number, active_digest, "
-            "state, models, memory, workers, workers_total, workers_ready, predicted_bytes, measured_bytes, "
-            "simulated_offload) VALUES (?, ?, ?, 1, ?, ?, 'committed', 'chat', 'vram', '[]', 1, ?, ?, ?, 0)",
+            "INSERT INTO device_heartbeat (device_id, sent_at, received_at, uptime, active_number, "
+            "active_digest, state, models, memory, workers, workers_total, workers_ready, predicted_bytes, "
+            "measured_bytes, simulated_offload, reports_dropped) "
+            "VALUES (?, ?, ?, 1, ?, ?, 'committed', 'chat', 'vram', '[]', 1, ?, ?, ?, 0, 0)",
             ((i, now, now, 1 + i % 3, digest, int(i % 100 != 0), 5 << 30, 5 << 30) for i in ids),
         )
         connection.execute(
-            "INSERT INTO rollout (id, kind, release_number, state, started_at) VALUES (1, 'deploy', 3, 'finished', ?)",
+            "INSERT INTO rollout (id, kind, release_number, state, started_at) "
+            "VALUES (1, 'deploy', 3, 'finished', ?)",
             (now,),
         )
         connection.executemany(
-            "INSERT INTO rollout_outcome (rollout_id, device_id, release_number, outcome, bytes_moved, seconds, at) "
-            "VALUES (1, ?, 3, ?, 5000000000, 60, ?)",
+            "INSERT INTO rollout_outcome (rollout_id, device_id, release_number, outcome, bytes_moved, "
+            "seconds, at) VALUES (1, ?, 3, ?, 5000000000, 60, ?)",
             ((i, "reverted" if i % 500 == 0 else "succeeded", now) for i in ids),
         )
         connection.executemany(

@@ -18,7 +18,7 @@ _KV_TYPES = {"f16": 1, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2, "i
 def measure(
     model: Path, context: int, parallel: int = 1, kv_type: str = "f16", ubatch: int = 512, task: str = "chat"
 ) -> dict[str, int]:
-    """`weights`, `kv_cache` and `compute` in bytes, each to the 0.01 MiB that the log prints."""
+    """`weights` exactly; `kv_cache`, `compute` and `output` to the 0.01 MiB that the log prints. All bytes."""
     arguments = [
         str(model),
         str(context),
@@ -67,11 +67,11 @@ def _main(model: str, context: int, parallel: int, kv_type: str, ubatch: int, em
     def total(pattern: str) -> int:
         return round(sum(float(size) for size in re.findall(pattern, text)) * _MIB)
 
-    # with no_alloc the cache's buffers are empty: its own line of sizes tells
+    # with no_alloc the buffers of the cache are empty: its own line of sizes tells
     print(
         json.dumps(
             {
-                "weights": total(r"model buffer size =\s*([\d.]+) MiB"),
+                "weights": llama_cpp.llama_model_size(loaded),
                 "kv_cache": total(r"llama_kv_cache: size =\s*([\d.]+) MiB")
                 + total(r"llama_memory_recurrent: size =\s*([\d.]+) MiB"),
                 "compute": total(r"compute buffer size =\s*([\d.]+) MiB"),

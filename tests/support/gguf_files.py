@@ -73,13 +73,15 @@ class Shape:
 
 SHAPES = {
     "llama-8b": Shape("llama", 32, 4096, 14336, 32, 8, 128, 128_256),
-    "llama-1b": Shape("llama", 16, 2048, 8192, 32, 8, 64, 128_256, tied=True, weights=Q.Q8_0, down=Q.Q8_0, head=Q.Q8_0, file_type=7),
-    "qwen3-4b": Shape("qwen3", 36, 2560, 9728, 32, 8, 128, 151_936, context=40_960, tied=True),
-    "gemma2-2b": Shape("gemma2", 26, 2304, 9216, 8, 4, 256, 256_000, context=8192, tied=True, window=4096),
+    "llama-1b": Shape("llama", 16, 2048, 8192, 32, 8, 64, 128_256, tied=True),
+    "qwen3-4b": Shape("qwen3", 36, 2560, 9728, 32, 8, 128, 151_936, 40_960, tied=True),
+    "gemma2-2b": Shape("gemma2", 26, 2304, 9216, 8, 4, 256, 256_000, 8192, tied=True, window=4096),
     "gemma3-4b": Shape("gemma3", 34, 2560, 10240, 8, 4, 256, 262_144, tied=True, window=1024),
-    "qwen3-30b-a3b": Shape("qwen3moe", 48, 2048, 768, 32, 4, 128, 151_936, context=40_960, experts=128, experts_used=8),
-    "mixtral-8x7b": Shape("llama", 32, 4096, 14336, 32, 8, 128, 32_000, context=32_768, experts=8, experts_used=2),
-}  # fmt: skip
+    "qwen3-30b-a3b": Shape(
+        "qwen3moe", 48, 2048, 768, 32, 4, 128, 151_936, 40_960, experts=128, experts_used=8
+    ),
+    "mixtral-8x7b": Shape("llama", 32, 4096, 14336, 32, 8, 128, 32_000, 32_768, experts=8, experts_used=2),
+}
 
 
 def smollm2() -> Path:

@@ -108,6 +108,7 @@ def upgrade() -> None:
         sa.Column("tokens_per_second", sa.Float(), nullable=True),
         sa.Column("simulated_offload", sa.Boolean(), nullable=False),
         sa.Column("problem", sa.String(), nullable=True),
+        sa.Column("reports_dropped", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["device_id"], ["device.id"]),
         sa.PrimaryKeyConstraint("device_id"),
     )

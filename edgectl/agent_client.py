@@ -1,0 +1,180 @@
+"""Speaks the agent's control API, as HTTP over any byte stream."""
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from agent_daemon.contract.release import DeviceRelease
+from agent_daemon.contract.wire import (
+    SCHEMA_VERSION,
+    Ack,
+    ActivateRequest,
+    CheckIn,
+    DeviceState,
+    EventPage,
+    Facts,
+    Hello,
+    Operation,
+    Problem,
+    Staged,
+    StageRequest,
+)
+from edgectl.errors import DeviceError, Unreachable
+from edgectl.transport import Transport
+
+_TIMEOUT = 30.0
+"""Seconds without a byte before a device counts as unreachable; an agent answers in milliseconds."""
+_SLOW_TIMEOUT = 600.0
+"""For the end of a large blob, which the device hashes and syncs before it answers."""
+_CHUNK = 1024 * 1024
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class AgentClient:
+    """One device's agent. Raises Unreachable when it does not answer and DeviceError when it says no.
+    For one thread at a time."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._connection: http.client.HTTPConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def hello(self) -> Hello:
+        """Who answers. Raises DeviceError when the two do not speak the same version of the messages."""
+        hello = self._call(Hello, "GET", "/v1/hello")
+        if hello.schema_version != SCHEMA_VERSION:
+            newer = "agent" if hello.schema_version > SCHEMA_VERSION else "edgectl"
+            older = "edgectl" if newer == "agent" else "the agent"
+            raise DeviceError(
+                f"the device's agent {hello.agent_version} speaks version {hello.schema_version} of the control"
+                f" messages, this edgectl version {SCHEMA_VERSION}",
+                f"the {newer} is newer: upgrade {older}",
+                code="version",
+            )
+        return hello
+
+    def facts(self) -> Facts:
+        return self._call(Facts, "GET", "/v1/facts")
+
+    def state(self) -> DeviceState:
+        return self._call(DeviceState, "GET", "/v1/state")
+
+    def stage(self, release: DeviceRelease, *, retry: bool) -> Staged:
+        return self._call(Staged, "POST", "/v1/releases", StageRequest(release=release, retry=retry))
+
+    def activate(self, digest: str, *, retry: bool) -> Operation:
+        return self._call(Operation, "POST", "/v1/activations", ActivateRequest(release=digest, retry=retry))
+
+    def events(self, operation: int, after: int, wait: float) -> EventPage:
+        """Events after a cursor; waits up to `wait` seconds for one."""
+        return self._call(EventPage, "GET", f"/v1/operations/{operation}/events?after={after}&wait={wait}")
+
+    def reports(self, limit: int) -> CheckIn:
+        return self._call(CheckIn, "GET", f"/v1/reports?limit={limit}")
+
+    def acknowledge(self, ack: Ack) -> None:
+        self._send("POST", "/v1/reports/ack", ack.model_dump_json().encode())
+
+    def logs(self, lines: int) -> str:
+        return self._send("GET", f"/v1/logs?lines={lines}", None).decode(errors="replace")
+
+    def put_blob(self, digest: str, size: int, offset: int, path: Path, moved: Callable[[int], None]) -> None:
+        """Sends a file from `offset`; `moved` is told the bytes that the device has, after each chunk. Whatever
+        `moved` raises ends the transfer; what has arrived stays on the device."""
+        target = f"/v1/blobs/{digest}?size={size}&offset={offset}"
+        self._send("PUT", target, _chunks(path, offset, moved), size - offset)
+
+    def _call(self, form: type[M], method: str, path: str, message: BaseModel | None = None) -> M:
+        body = message.model_dump_json().encode() if message is not None else None
+        data = self._send(method, path, body)
+        try:
+            return form.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise DeviceError(
+                f"the agent's answer to {method} {path.partition('?')[0]} makes no sense: {where}: {first['msg']}",
+                "the agent and this edgectl may be of different versions",
+                code="version",
+            ) from None
+
+    def _send(
+        self, method: str, path: str, body: bytes | Iterator[bytes] | None, length: int | None = None
+    ) -> bytes:
+        headers = {"Content-Type": "application/json"} if isinstance(body, bytes) else {}
+        if length is not None:
+            headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
+        connection = self._open(_SLOW_TIMEOUT if length else _TIMEOUT)
+        try:
+            refusal = None
+            try:
+                connection.request(method, path, body, headers)
+            except (BrokenPipeError, ConnectionResetError) as error:
+                # An agent that refuses a long body answers before it has read all of it.
+                refusal = error
+            try:
+                response = connection.getresponse()
+                data = response.read()
+            except (http.client.HTTPException, OSError):
+                if refusal:
+                    raise refusal from None
+                raise
+        except (http.client.HTTPException, OSError) as error:
+            self.close()
+            raise Unreachable(
+                f"the connection to the agent was lost: {str(error) or type(error).__name__}",
+                "the device goes on by itself; ask it again with: edgectl status --refresh",
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+        if response.will_close or refusal:
+            self.close()
+        if response.status >= 400:
+            raise _refused(response.status, data)
+        return data
+
+    def _open(self, timeout: float) -> http.client.HTTPConnection:
+        if self._connection is None:
+            connection = http.client.HTTPConnection("agent")
+            connection.sock = self._transport.connect(_TIMEOUT)
+            self._connection = connection
+        stream: Any = self._connection.sock
+        stream.settimeout(timeout)
+        return self._connection
+
+
+def _chunks(path: Path, offset: int, moved: Callable[[int], None]) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        done = offset
+        while chunk := file.read(_CHUNK):
+            yield chunk
+            done += len(chunk)
+            moved(done)
+
+
+def _refused(status: int, data: bytes) -> DeviceError:
+    try:
+        problem = Problem.model_validate(json.loads(data))
+    except ValueError:
+        return DeviceError(f"the agent answered with HTTP status {status} and no explanation")
+    return DeviceError(problem.message, problem.hint, code=problem.code)

@@ -1,0 +1,48 @@
+"""`edgectl plan`: what a deploy would change."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgectl.cli.options import ManifestFile, Output, form_of, settings_of
+from edgectl.cli.output import Form, bars, emit_json
+
+Replan = Annotated[
+    bool,
+    typer.Option("--replan", help="Place every model anew, also where the same release was placed before."),
+]
+Retry = Annotated[
+    bool, typer.Option("--retry", help="Also where this release was reverted before and is quarantined.")
+]
+
+
+def plan(
+    ctx: typer.Context,
+    file: ManifestFile,
+    output: Output = None,
+    replan: Replan = False,
+    retry: Retry = False,
+) -> None:
+    """Show what a deploy would change, and change nothing.
+
+    Ends with 0 when every device can have what the manifest says, 1 when some are refused, 3 when some are
+    unreachable and none is refused.
+    """
+    from edgectl.cli.plan_report import plan_document, show_plan
+    from edgectl.inventory.repository import Repository
+    from edgectl.manifest import load
+    from edgectl.planning import prepare
+    from edgectl.rollout import exit_code
+
+    path = Path(file)
+    manifest = load(path)
+    with Repository(settings_of(ctx).database) as repository, bars() as progress:
+        prepared = prepare(repository, manifest, path.parent, progress.update, retry=retry, replan=replan)
+    known = prepared.known
+    if form_of(ctx, output) is Form.JSON:
+        emit_json(plan_document(prepared, known.number if known else None))
+    else:
+        show_plan(prepared, f"as {known.label}, made before" if known else "as a new release")
+    outcomes = [step.outcome for step in prepared.plan.steps if step.outcome is not None]
+    raise typer.Exit(exit_code(outcomes))

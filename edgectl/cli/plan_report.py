@@ -1,0 +1,142 @@
+"""How plans and results look: rows for tables and documents for JSON, shared by plan, deploy and rollback."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from agent_daemon.contract.release import ServedModel
+from edgectl.cli.output import Column, say, show_table, talk
+from edgectl.execute import Result
+from edgectl.plan import Action, Plan, Step
+from edgectl.planning import Prepared
+from edgectl.sizes import format_size
+
+_PLAN_COLUMNS = (
+    Column("device", "DEVICE"),
+    Column("action", "ACTION"),
+    Column("now", "NOW"),
+    Column("model", "MODEL"),
+    Column("file", "FILE"),
+    Column("place", "PLACED IN"),
+    Column("context", "CONTEXT"),
+    Column("needs", "NEEDS", "bytes"),
+    Column("to_move", "TO MOVE", "bytes"),
+)
+
+_RESULT_COLUMNS = (
+    Column("device", "DEVICE"),
+    Column("outcome", "OUTCOME"),
+    Column("release", "RELEASE"),
+    Column("bytes_moved", "MOVED", "bytes"),
+    Column("seconds", "SECONDS"),
+    Column("reason", "REASON"),
+)
+
+
+def show_plan(prepared: Prepared, label: str) -> None:
+    """The plan as a table on stdout, with what needs saying under it."""
+    plan = prepared.plan
+    say(f"{plan.manifest}: {label}")
+    show_table([row for step in plan.steps for row in _rows(step)], _PLAN_COLUMNS)
+    for step in plan.steps:
+        if step.reason:
+            say(f"{step.device}: {step.reason}")
+        for line in step.details:
+            say(f"  {line}")
+        for note in step.notes:
+            say(f"{step.device}: {note}")
+    for warning in prepared.warnings:
+        talk(f"warning: {warning}")
+    say(totals(plan))
+
+
+def totals(plan: Plan) -> str:
+    """One line: how many devices each action is for, and the bytes to move."""
+    words = {
+        Action.DEPLOY: "to change",
+        Action.UNCHANGED: "unchanged",
+        Action.REFUSE: "refused",
+        Action.UNREACHABLE: "unreachable",
+    }
+    counts = [f"{len(steps)} {word}" for action, word in words.items() if (steps := plan.having(action))]
+    return f"{', '.join(counts)}; {format_size(plan.bytes_to_move)} to move"
+
+
+def plan_document(prepared: Prepared, release: int | None) -> dict[str, Any]:
+    """The plan as JSON: `release` is its number, null while it has none."""
+    return {
+        "manifest": prepared.plan.manifest,
+        "release": f"r{release}" if release else None,
+        "bytes_to_move": prepared.plan.bytes_to_move,
+        "warnings": list(prepared.warnings),
+        "devices": [_step_document(step) for step in prepared.plan.steps],
+    }
+
+
+def show_results(results: Sequence[Result]) -> None:
+    """The end of a rollout as a table on stdout, one line for each device."""
+    show_table([result_document(result) for result in results], _RESULT_COLUMNS)
+
+
+def result_document(result: Result) -> dict[str, Any]:
+    return {
+        "device": result.device,
+        "outcome": result.outcome.value,
+        "release": f"r{result.number}" if result.number else None,
+        "bytes_moved": result.bytes_moved,
+        "seconds": round(result.seconds, 1),
+        "reason": result.reason,
+    }
+
+
+def _step_document(step: Step) -> dict[str, Any]:
+    return {
+        "device": step.device,
+        "action": step.action.value,
+        "current": f"r{step.current}" if step.current else None,
+        "release_digest": step.release.digest() if step.release else None,
+        "bytes_to_move": step.bytes_to_move,
+        "reason": step.reason,
+        "details": list(step.details),
+        "notes": list(step.notes),
+        "models": [_model_document(model) for model in (step.release.models if step.release else ())],
+    }
+
+
+def _model_document(model: ServedModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "task": model.task,
+        "ref": model.artifact.ref,
+        "file": model.artifact.files[0].name,
+        "digest": model.artifact.digest,
+        "size": model.artifact.size,
+        **model.placement.model_dump(mode="json"),
+    }
+
+
+def _rows(step: Step) -> list[dict[str, Any]]:
+    first = {
+        "device": step.device,
+        "action": step.action.value,
+        "now": f"r{step.current}" if step.current else None,
+        "to_move": step.bytes_to_move if step.action is Action.DEPLOY else None,
+    }
+    if step.release is None:
+        return [first]
+    rows = [_model_row(model) for model in step.release.models]
+    rows[0] = {**first, **rows[0]}
+    return rows
+
+
+def _model_row(model: ServedModel) -> dict[str, Any]:
+    placement = model.placement
+    split = f", {placement.gpu_layers} of {placement.layers} layers"
+    partly = placement.memory == "vram" and placement.gpu_layers < placement.layers
+    several = f" x {placement.parallel}" if placement.parallel > 1 else ""
+    return {
+        "model": model.name,
+        "file": model.artifact.files[0].name,
+        "place": placement.memory.upper() + (split if partly else ""),
+        "context": f"{placement.context}{several}",
+        "needs": placement.predicted.total,
+    }

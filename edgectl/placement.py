@@ -1,0 +1,289 @@
+"""Which candidate a device gets, where and with how much context, or why none. PURE.
+
+Sizes are bytes, contexts are tokens of one sequence. A model sits on one GPU, or in RAM, or, where that is
+allowed, in part on one GPU and in part in RAM.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from agent_daemon.contract import fit as fits
+from agent_daemon.contract.fit import FitReport, ServeOptions
+from agent_daemon.contract.gguf import GgufFacts
+from agent_daemon.contract.release import Artifact, KvType, Placement, Task
+from edgectl.device_memory import DeviceMemory, GpuMemory, device_memory
+from edgectl.quality import rank
+from edgectl.sizes import format_size
+
+__all__ = [
+    "Candidate",
+    "DeviceMemory",
+    "GpuMemory",
+    "ModelRequest",
+    "Placed",
+    "Refusal",
+    "device_memory",
+    "place",
+    "place_all",
+]
+
+GpuLayers = Literal["auto", "all", "partial"] | int
+CONTEXT_STEP = 256
+UBATCH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One artifact of a ladder; `position` is its place in the manifest."""
+
+    artifact: Artifact
+    facts: GgufFacts
+    position: int = 0
+
+    @property
+    def label(self) -> str:
+        """The name that people know it by: its first file."""
+        return self.artifact.files[0].name
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """What the manifest wants for one served name.
+
+    `gpu_layers`: `auto` is a whole model on a GPU or else in RAM, `all` never falls back to RAM, `partial`
+    splits a model before it falls back, a number is exactly so many layers (0: RAM)."""
+
+    name: str
+    context_want: int
+    context_min: int = CONTEXT_STEP
+    task: Task = "chat"
+    parallel: int = 1
+    kv_type: KvType = "f16"
+    gpu_layers: GpuLayers = "auto"
+    order: Literal["quality", "listed"] = "quality"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The choice; `notes` say what a person should know about it."""
+
+    model: str
+    candidate: Candidate
+    placement: Placement
+    report: FitReport
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`reason` is the arithmetic of the candidate that came closest, `attempts` has one line a candidate."""
+
+    model: str
+    reason: str
+    attempts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One way to serve a candidate: where, and how many layers of it (None: as many as fit)."""
+
+    gpu: GpuMemory | None
+    layers: int | None
+
+
+Stage = Callable[[GgufFacts], _Try]
+
+
+def place(request: ModelRequest, candidates: Sequence[Candidate], memory: DeviceMemory) -> Placed | Refusal:
+    """The first candidate, in the order of quality or of the manifest, that fits; all of them are tried whole
+    on the GPU with the most free memory before any is split, and split before any is put into RAM."""
+    if not candidates:
+        return Refusal(request.name, "it has no candidates")
+    stages = _stages(request.gpu_layers, memory)
+    if not stages:
+        return Refusal(
+            request.name, "gpu_layers asks for a GPU, and this device has none that its runtime can use"
+        )
+    ordered = _ordered(request, candidates)
+    for stage in stages:
+        for candidate in ordered:
+            if _impossible(request, candidate.facts) is not None:
+                continue
+            found = _largest_context(request, candidate.facts, stage(candidate.facts), memory)
+            if found is not None:
+                return _placed(request, candidate, *found, memory)
+    return _refusal(request, ordered, stages, memory)
+
+
+def place_all(
+    requests: Sequence[tuple[ModelRequest, Sequence[Candidate]]], memory: DeviceMemory
+) -> tuple[Placed | Refusal, ...]:
+    """Place several models on one device, in order, each in what the ones before it leave. A model that
+    another one asks for in the same way shares its worker and takes nothing more."""
+    results: list[Placed | Refusal] = []
+    shared: list[tuple[ModelRequest, tuple[Candidate, ...], Placed]] = []
+    for request, candidates in requests:
+        wanted, offered = replace(request, name=""), tuple(candidates)
+        twin = next((placed for asked, had, placed in shared if asked == wanted and had == offered), None)
+        if twin is not None:
+            results.append(replace(twin, model=request.name))
+            continue
+        result = place(request, offered, memory)
+        results.append(result)
+        if isinstance(result, Placed):
+            shared.append((wanted, offered, result))
+            on_gpu = result.report.memory == "vram"
+            memory = memory.less(
+                gpu_uuid=result.placement.gpu_uuid,
+                vram=result.report.total if on_gpu else 0,
+                ram=result.report.host if on_gpu else result.report.total,
+            )
+    return tuple(results)
+
+
+def _stages(gpu_layers: GpuLayers, memory: DeviceMemory) -> list[Stage]:
+    """The ways to try all candidates, the preferred one first."""
+    gpu = memory.roomiest
+
+    def on_gpu(layers: Callable[[GgufFacts], int | None]) -> list[Stage]:
+        return [] if gpu is None else [lambda facts: _Try(gpu, layers(facts))]
+
+    in_ram: list[Stage] = [lambda _facts: _Try(None, 0)]
+    whole = on_gpu(lambda facts: facts.n_layers + 1)
+    if gpu_layers == "all":
+        return whole
+    if gpu_layers == "auto":
+        return whole + in_ram
+    if gpu_layers == "partial":
+        return whole + on_gpu(lambda _facts: None) + in_ram
+    exactly = gpu_layers
+    return on_gpu(lambda facts: min(exactly, facts.n_layers + 1)) if exactly else in_ram
+
+
+def _ordered(request: ModelRequest, candidates: Sequence[Candidate]) -> list[Candidate]:
+    if request.order == "listed":
+        return sorted(candidates, key=lambda candidate: candidate.position)
+    return sorted(candidates, key=lambda candidate: (rank(candidate.facts), candidate.position))
+
+
+def _options(request: ModelRequest, facts: GgufFacts, context: int, layers: int | None) -> ServeOptions:
+    # without a cache a text cannot be fed in pieces: an encoder's batch is its context
+    ubatch = max(UBATCH, context) if facts.encoder_only else UBATCH
+    return ServeOptions(context, request.parallel, request.kv_type, layers, ubatch, request.task)
+
+
+def _impossible(request: ModelRequest, facts: GgufFacts) -> str | None:
+    """Why no amount of memory would help, or None."""
+    if facts.context_length is not None and facts.context_length < request.context_min:
+        return f"it was trained on {facts.context_length} tokens, fewer than the least context, {request.context_min}"
+    return fits.unsupported(facts, _options(request, facts, request.context_min, 0))
+
+
+def _report(
+    request: ModelRequest, facts: GgufFacts, context: int, attempt: _Try, memory: DeviceMemory
+) -> FitReport:
+    return fits.fit(
+        facts,
+        _options(request, facts, context, attempt.layers),
+        vram_free=None if attempt.gpu is None else attempt.gpu.free,
+        ram_free=memory.ram_free,
+        ram_reserve=memory.ram_reserve,
+    )
+
+
+def _largest_context(
+    request: ModelRequest, facts: GgufFacts, attempt: _Try, memory: DeviceMemory
+) -> tuple[FitReport, int, GpuMemory | None] | None:
+    """The report at the largest context that fits, that context and the GPU, or None when not even the least
+    does."""
+
+    def at(context: int) -> FitReport | None:
+        report = _report(request, facts, context, attempt, memory)
+        # a split that puts nothing on the GPU is the next stage's business
+        return report if report.fits and (attempt.gpu is None or report.memory == "vram") else None
+
+    most = (
+        request.context_want
+        if facts.context_length is None
+        else min(request.context_want, facts.context_length)
+    )
+    top = most // CONTEXT_STEP * CONTEXT_STEP
+    if top < request.context_min:
+        top = most
+    if (best := at(top)) is not None:
+        return best, top, attempt.gpu
+    if (best := at(request.context_min)) is None:
+        return None
+    context = request.context_min
+    low, high = -(-request.context_min // CONTEXT_STEP), top // CONTEXT_STEP - 1
+    while low <= high:
+        middle = (low + high) // 2
+        if (report := at(middle * CONTEXT_STEP)) is None:
+            high = middle - 1
+        else:
+            best, context, low = report, middle * CONTEXT_STEP, middle + 1
+    return best, context, attempt.gpu
+
+
+def _placed(
+    request: ModelRequest,
+    candidate: Candidate,
+    report: FitReport,
+    context: int,
+    gpu: GpuMemory | None,
+    memory: DeviceMemory,
+) -> Placed:
+    placement = Placement(
+        memory=report.memory,
+        gpu_uuid=gpu.uuid if gpu is not None else None,
+        gpu_layers=report.gpu_layers,
+        layers=report.layers,
+        context=context,
+        parallel=request.parallel,
+        kv_type=request.kv_type,
+        predicted=report.predicted(),
+    )
+    notes = []
+    trained = candidate.facts.context_length
+    if trained is not None and trained < request.context_want:
+        notes.append(
+            f"context {context}: the model was trained on {trained} tokens, {request.context_want} were wanted"
+        )
+    elif context < request.context_want // CONTEXT_STEP * CONTEXT_STEP:
+        notes.append(f"context {context} of the {request.context_want} wanted: more does not fit")
+    if missing := candidate.facts.truncated_by(candidate.artifact.size):
+        notes.append(f"{candidate.label} is incomplete: {format_size(missing)} of its tensors are not in it")
+    if report.memory == "ram" and memory.gpus:
+        notes.append("in RAM, although the device has a GPU: no candidate fits into its free memory")
+    return Placed(request.name, candidate, placement, report, tuple(notes))
+
+
+def _refusal(
+    request: ModelRequest, ordered: Sequence[Candidate], stages: Sequence[Stage], memory: DeviceMemory
+) -> Refusal:
+    attempts: list[str] = []
+    closest: tuple[int, str] | None = None
+    for candidate in ordered:
+        if (why := _impossible(request, candidate.facts)) is not None:
+            attempts.append(f"{candidate.label}: {why}")
+            continue
+        shortest, where = min(
+            (
+                (_report(request, candidate.facts, request.context_min, attempt, memory), attempt)
+                for attempt in (stage(candidate.facts) for stage in stages)
+            ),
+            key=lambda tried: tried[0].short,
+        )
+        place_name = _where(shortest, where, memory)
+        line = f"{candidate.label} at context {request.context_min}: {shortest.arithmetic()} ({place_name})"
+        attempts.append(line)
+        if closest is None or shortest.short < closest[0]:
+            closest = shortest.short, line
+    return Refusal(request.name, attempts[0] if closest is None else closest[1], tuple(attempts))
+
+
+def _where(report: FitReport, attempt: _Try, memory: DeviceMemory) -> str:
+    if report.memory == "vram" and attempt.gpu is not None:
+        return attempt.gpu.label
+    return "RAM" if memory.ram_free is not None else "RAM, of which the free part is not known"

@@ -1,0 +1,112 @@
+"""What a deploy or a rollback would do to each device. PURE: desired against observed, as a frozen value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent_daemon.contract.release import DeviceRelease
+from agent_daemon.contract.wire import DeviceState, Outcome
+
+
+class Action(StrEnum):
+    DEPLOY = "deploy"
+    UNCHANGED = "unchanged"
+    REFUSE = "refuse"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True)
+class Desired:
+    """What one device should serve; or why it cannot, with the arithmetic and a line for each candidate."""
+
+    release: DeviceRelease | None
+    refusal: str | None = None
+    details: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A device's own account, or why there is none."""
+
+    state: DeviceState | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One device's part of a plan. `bytes_to_move` counts what the device does not hold yet."""
+
+    device: str
+    action: Action
+    release: DeviceRelease | None = None
+    current: int | None = None
+    """Number of the release that the device serves now."""
+    bytes_to_move: int = 0
+    reason: str | None = None
+    details: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The outcome of a step that needs no doing."""
+        return {
+            Action.UNCHANGED: Outcome.UNCHANGED,
+            Action.REFUSE: Outcome.REFUSED,
+            Action.UNREACHABLE: Outcome.UNREACHABLE,
+        }.get(self.action)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`manifest` is the name of the manifest, or of what is rolled back."""
+
+    manifest: str
+    steps: tuple[Step, ...]
+
+    def having(self, action: Action) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.action is action)
+
+    @property
+    def bytes_to_move(self) -> int:
+        return sum(step.bytes_to_move for step in self.having(Action.DEPLOY))
+
+
+def diff(
+    manifest: str, desired: Mapping[str, Desired], observed: Mapping[str, Observed], *, retry: bool = False
+) -> Plan:
+    """One step for each device in `desired`, in that order. A device that was not observed is unreachable."""
+    nobody = Observed(None, "it was not asked")
+    steps = (_step(name, wanted, observed.get(name, nobody), retry) for name, wanted in desired.items())
+    return Plan(manifest, tuple(steps))
+
+
+def _step(device: str, desired: Desired, observed: Observed, retry: bool) -> Step:
+    state, release = observed.state, desired.release
+    if state is None:
+        return Step(device, Action.UNREACHABLE, release, reason=observed.problem)
+    if release is None:
+        return Step(
+            device,
+            Action.REFUSE,
+            current=state.active_number,
+            reason=desired.refusal,
+            details=desired.details,
+            notes=desired.notes,
+        )
+    digest = release.digest()
+    if state.active == digest:
+        return Step(device, Action.UNCHANGED, release, state.active_number, notes=desired.notes)
+    barred = next((entry for entry in state.quarantine if entry.release == digest), None)
+    if barred and not retry:
+        return Step(
+            device,
+            Action.REFUSE,
+            release,
+            state.active_number,
+            reason=f"quarantined: r{barred.number} was reverted here ({barred.reason}); --retry tries it again",
+            notes=desired.notes,
+        )
+    held = frozenset(state.blobs)
+    missing = sum(blob.size for blob in release.blobs() if blob.digest not in held)
+    return Step(device, Action.DEPLOY, release, state.active_number, missing, notes=desired.notes)

