@@ -150,6 +150,7 @@ class Supervisor:
             pid=pid,
             restarts=seat.restarts,
             memory=placement.memory,
+            gpu_uuid=placement.gpu_uuid,
             gpu_layers=placement.gpu_layers,
             offloaded_layers=seat.ready.offloaded_layers if seat.ready else None,
             simulated_offload=seat.ready.simulated_offload if seat.ready else False,

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from agent_daemon.contract.wire import CheckIn
 from edgectl.agent_client import AgentClient
-from edgectl.cli.output import talk
 from edgectl.errors import EdgectlError
 from edgectl.inventory.repository import Repository
 from edgectl.settings import Settings
@@ -15,16 +14,15 @@ _PAGE = 1000
 _AT_ONCE = 16
 
 
-def refresh(settings: Settings, names: Sequence[str]) -> None:
-    """Collects from each device, side by side. A device that does not answer is named on stderr and keeps what
-    was known of it."""
+def refresh(settings: Settings, names: Sequence[str]) -> dict[str, str]:
+    """Collects from each device, side by side, and returns the problems by device. A device that does not answer
+    keeps what was known of it."""
     with Repository(settings.database) as repository:
-        for name, problem in collect(repository, names).items():
-            talk(f"{name}: {problem}")
+        return collect(repository, names)
 
 
 def collect(repository: Repository, names: Sequence[str]) -> dict[str, str]:
-    """The same with an open repository; returns the problems by device."""
+    """The same with an open repository."""
     if not names:
         return {}
     problems: dict[str, str] = {}

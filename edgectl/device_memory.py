@@ -1,6 +1,6 @@
 """How much memory of a device a new release may use. PURE. Sizes are bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent_daemon.contract.fit import VRAM_RESERVE, WORKER_RESERVE, ram_reserve
@@ -56,19 +56,14 @@ class DeviceMemory:
         )
 
 
-def device_memory(
-    facts: Facts, workers: Sequence[WorkerStatus] = (), gpu_of: Mapping[str, str | None] | None = None
-) -> DeviceMemory:
-    """The memory of a device, with what its own workers hold counted as free: a new release replaces them.
-
-    `gpu_of` maps a worker's engine key to the UUID of its GPU (from the active release); it is needed only
-    where there are several."""
+def device_memory(facts: Facts, workers: Sequence[WorkerStatus] = ()) -> DeviceMemory:
+    """The memory of a device, with what its own workers hold counted as free: a new release replaces them."""
     notes: list[str] = []
     gpus = []
     for gpu in facts.gpus:
         reason = _unused(gpu, facts)
         if reason is None:
-            gpus.append(GpuMemory(gpu.index, gpu.uuid, gpu.name, _free(gpu, facts, workers, gpu_of or {})))
+            gpus.append(GpuMemory(gpu.index, gpu.uuid, gpu.name, _free(gpu, workers)))
         else:
             notes.append(f"{_described(gpu)} is not used: {reason}")
     if facts.gpu_error:
@@ -106,13 +101,9 @@ def _described(gpu: GpuFacts) -> str:
     return f"GPU {gpu.index}" + (f" ({details})" if details else "")
 
 
-def _free(
-    gpu: GpuFacts, facts: Facts, workers: Sequence[WorkerStatus], gpu_of: Mapping[str, str | None]
-) -> int:
+def _free(gpu: GpuFacts, workers: Sequence[WorkerStatus]) -> int:
     free = gpu.vram_free or 0
     for worker in workers:
-        # without a mapping the only GPU is the one; among several, memory of an unknown one is not counted
-        here = gpu_of.get(worker.engine_key, gpu.uuid if len(facts.gpus) == 1 else None)
-        if worker.memory == "vram" and not worker.simulated_offload and here == gpu.uuid:
+        if worker.memory == "vram" and worker.gpu_uuid == gpu.uuid and not worker.simulated_offload:
             free += worker.predicted_bytes if worker.vram_bytes is None else worker.vram_bytes
     return free if gpu.vram_total is None else min(free, gpu.vram_total)

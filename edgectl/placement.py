@@ -168,8 +168,8 @@ def _ordered(request: ModelRequest, candidates: Sequence[Candidate]) -> list[Can
 
 
 def _options(request: ModelRequest, facts: GgufFacts, context: int, layers: int | None) -> ServeOptions:
-    # without a cache a text cannot be fed in pieces: an encoder's batch is its context
-    ubatch = max(UBATCH, context) if facts.encoder_only else UBATCH
+    # pooling looks at one physical batch, so that has to hold the longest text
+    ubatch = max(UBATCH, context) if request.task == "embeddings" else UBATCH
     return ServeOptions(context, request.parallel, request.kv_type, layers, ubatch, request.task)
 
 

@@ -95,6 +95,7 @@ class WorkerStatus(Message):
     pid: int | None = None
     restarts: int = 0
     memory: Literal["vram", "ram"] = "ram"
+    gpu_uuid: str | None = None
     gpu_layers: int = 0
     offloaded_layers: int | None = None
     simulated_offload: bool = False

@@ -60,7 +60,7 @@ class Model:
         if self.embeds:
             params.embeddings = True
             # Pooling works within one physical batch, so that has to hold the longest input.
-            params.n_batch = params.n_ubatch = per_sequence
+            params.n_batch = params.n_ubatch = max(BATCH, per_sequence)
             if self._pooling_of_the_file() is None:
                 params.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_MEAN
         else:

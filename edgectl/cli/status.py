@@ -8,7 +8,7 @@ import typer
 
 from edgectl.cli.fleet_report import needing_attention, note, spoken, summary
 from edgectl.cli.options import Output, Select, form_of, settings_of
-from edgectl.cli.output import Column, Form, emit_encoded, say, show_table
+from edgectl.cli.output import Column, Form, emit_encoded, say, show_table, talk
 from edgectl.errors import UsageError
 
 LARGE_FLEET = 30
@@ -56,7 +56,8 @@ def status(
         from edgectl.collect import refresh as ask_devices
 
         names = [row["name"] for row in rows]
-        ask_devices(settings, names)
+        for name, problem in ask_devices(settings, names).items():
+            talk(f"{name}: {problem}")
         with queries.reading(settings.database) as connection:
             rows = _chosen(read(connection), names, None)
     if form is Form.JSON:

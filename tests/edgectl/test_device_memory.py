@@ -66,23 +66,24 @@ def test_more_free_than_there_is_is_clamped() -> None:
 
 def test_what_our_own_workers_hold_counts_as_free() -> None:
     busy = device(gpus=(gpu(vram_free=5 * GIB),), ram_available=10 * GIB)
-    memory = device_memory(busy, [worker(memory="vram", vram_bytes=4 * GIB, ram_private_bytes=GIB)])
+    memory = device_memory(busy, [worker(memory="vram", gpu_uuid="GPU-0", vram_bytes=4 * GIB, ram_private_bytes=GIB)])
     assert (memory.gpus[0].free, memory.ram_free) == (9 * GIB, 11 * GIB)
 
 
 def test_a_simulated_worker_holds_no_vram() -> None:
     busy = device(gpus=(gpu(vram_free=5 * GIB),))
-    simulated = worker(memory="vram", predicted_bytes=4 * GIB, simulated_offload=True)
+    simulated = worker(memory="vram", gpu_uuid="GPU-0", predicted_bytes=4 * GIB, simulated_offload=True)
     assert device_memory(busy, [simulated]).gpus[0].free == 5 * GIB
-    unmeasured = worker(memory="vram", predicted_bytes=4 * GIB)
+    unmeasured = worker(memory="vram", gpu_uuid="GPU-0", predicted_bytes=4 * GIB)
     assert device_memory(busy, [unmeasured]).gpus[0].free == 9 * GIB
 
 
 def test_with_several_gpus_a_worker_counts_where_it_is_known_to_be() -> None:
     busy = device(gpus=(gpu(0, vram_free=GIB), gpu(1, vram_free=GIB)))
-    held = [worker(memory="vram", vram_bytes=4 * GIB)]
-    assert [found.free for found in device_memory(busy, held).gpus] == [GIB, GIB]
-    assert [found.free for found in device_memory(busy, held, {KEY: "GPU-1"}).gpus] == [GIB, 5 * GIB]
+    unknown = worker(memory="vram", vram_bytes=4 * GIB)
+    assert [found.free for found in device_memory(busy, [unknown]).gpus] == [GIB, GIB]
+    second = worker(memory="vram", gpu_uuid="GPU-1", vram_bytes=4 * GIB)
+    assert [found.free for found in device_memory(busy, [second]).gpus] == [GIB, 5 * GIB]
 
 
 def test_a_limit_replaces_the_reserve_for_the_system() -> None:

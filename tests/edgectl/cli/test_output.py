@@ -76,6 +76,7 @@ def test_without_a_terminal_progress_is_a_few_lines() -> None:
     for done in range(4097):
         lines.update("desk: model.gguf", done, 4096)
     lines.update("lap", 4096, 4096)
+    lines.say("desk\x07: done")
     assert stream.getvalue().splitlines() == [
         "desk: model.gguf: 0 B of 4.0 KiB",
         "desk: model.gguf: 1.0 KiB of 4.0 KiB",
@@ -83,6 +84,7 @@ def test_without_a_terminal_progress_is_a_few_lines() -> None:
         "desk: model.gguf: 3.0 KiB of 4.0 KiB",
         "desk: model.gguf: 4.0 KiB of 4.0 KiB",
         "lap: 4.0 KiB of 4.0 KiB",
+        "desk\\x07: done",
     ]
 
 

@@ -138,9 +138,13 @@ def test_a_file_that_is_no_database_is_refused_untouched(path: Path, content: by
     assert path.read_bytes() == content
 
 
-def test_another_applications_database_is_refused_untouched(path: Path) -> None:
+@pytest.mark.parametrize("revision", [None, "0001", "0002"])
+def test_another_applications_database_is_refused_untouched(path: Path, revision: str | None) -> None:
     path.parent.mkdir()
     run(path, "CREATE TABLE bookmarks (url TEXT)")
+    if revision:
+        run(path, "CREATE TABLE alembic_version (version_num TEXT)")
+        run(path, "INSERT INTO alembic_version VALUES (?)", revision)
     before = path.read_bytes()
     with pytest.raises(InventoryError, match="another application"):
         database.prepare(path)
