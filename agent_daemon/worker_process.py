@@ -27,6 +27,9 @@ from agent_daemon.worker_messages import (
 
 _LINE_LIMIT = 64 * 1024 * 1024
 _LOG_LIMIT = 1024 * 1024
+_QUIET_THREADS = {"OMP_WAIT_POLICY": "passive"}
+"""llama.cpp's threads wait for one another after every operation. Spinning there is a little faster on an idle
+machine and 4 to 40 times slower as soon as anything else wants a core (ARCHITECTURE.md has the figures)."""
 
 
 class WorkerProcess:
@@ -65,7 +68,7 @@ class WorkerProcess:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     stderr=stderr,
-                    env={**os.environ, **environment},
+                    env={**_QUIET_THREADS, **os.environ, **environment},
                 )
         reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE_LIMIT)
         worker = cls(process, reader, writer)

@@ -25,10 +25,12 @@ class TextStream:
         if self.stopped:
             return ""
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
-            out, self._held = self._held[: min(found)], ""
+            # The one that ends first: which one begins first depends on how much text happens to be held.
+            _end, start = min(found)
+            out, self._held = self._held[:start], ""
             return out
         keep = 0 if final else self._possible_start()
         cut = len(self._held) - keep

@@ -1,0 +1,52 @@
+# What people do here: `make demo`, `make test`. Everything goes through the virtual environment in .venv.
+#
+#   EDGECTL_ENGINE_INDEX=URL   take llama-cpp-python prebuilt from upstream's wheel index for your backend
+#   EDGECTL_CACHE_DIR=DIR      where compiled engines and test models are kept (default ~/.cache/edgectl)
+#   PYTHON=python3.12          the interpreter to make .venv with
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+PINS := requirements/dev.txt requirements/engine.txt requirements/engine-build.txt requirements/model.txt
+
+.PHONY: help setup demo test lint docs bench pins clean
+
+help:
+	@echo "make demo    set up, serve a model on this machine, ask it a question, stop"
+	@echo "make test    set up and run all tests"
+	@echo "make setup   only make .venv, with edgectl and edgectl-agent in it"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   the benchmarks in tests/bench"
+	@echo "make docs    write docs/cli.md from the commands"
+	@echo "make pins    compile requirements/*.in anew"
+	@echo "make clean   remove .venv (compiled engines stay in the cache)"
+
+setup: $(STAMP)
+
+$(STAMP): $(PINS) pyproject.toml scripts/setup.py
+	@$(PYTHON) scripts/setup.py .venv
+	@touch $@
+
+demo: setup
+	@$(BIN)/python scripts/demo.py
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python scripts/cli_reference.py --write
+
+bench: setup
+	$(BIN)/python tests/bench/bench_cli.py
+	$(BIN)/python tests/bench/bench_idle.py
+
+pins:
+	@$(PYTHON) scripts/pins.py
+
+clean:
+	rm -rf .venv

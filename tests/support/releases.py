@@ -1,0 +1,103 @@
+"""Releases of real model files, and how to bring one onto an agent."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from agent_daemon.contract import digest as digests
+from agent_daemon.contract.release import (
+    Artifact,
+    BlobRef,
+    DeviceRelease,
+    Placement,
+    Predicted,
+    Probe,
+    Sampling,
+    ServedModel,
+)
+from agent_daemon.contract.wire import TERMINAL_STATES, ActivationEvent
+from edgectl.agent_client import AgentClient
+from edgectl.transport.local import LocalTransport
+from tests.support.agent import AgentProcess, wait_until
+
+MIB = 1024 * 1024
+LAYERS = 31
+"""Of SmolLM2-135M: thirty blocks and the output layer."""
+
+
+@cache
+def _blob(path: Path) -> BlobRef:
+    with path.open("rb") as file:
+        return BlobRef(digest=digests.of_stream(file), size=path.stat().st_size, name=path.name)
+
+
+def artifact(path: Path) -> Artifact:
+    """A model of one file."""
+    blob = _blob(path)
+    return Artifact(ref=f"file:{path.name}", digest=digests.of_parts([blob.digest]), files=(blob,))
+
+
+def served(name: str, path: Path, *, context: int = 1024, parallel: int = 1, **more: Any) -> ServedModel:
+    """A model in RAM; `more` is what else a ServedModel takes, with `sampling` as keyword arguments."""
+    placement = Placement(
+        memory="ram",
+        gpu_layers=0,
+        layers=LAYERS,
+        context=context,
+        parallel=parallel,
+        kv_type="f16",
+        predicted=Predicted(weights=94 * MIB, kv_cache=45 * MIB, compute=50 * MIB, total=189 * MIB),
+    )
+    sampling = Sampling(**more.pop("sampling", {}))
+    return ServedModel(name=name, artifact=artifact(path), placement=placement, sampling=sampling, **more)
+
+
+def release(*models: ServedModel, number: int = 1, **more: Any) -> DeviceRelease:
+    """A release whose probe is content with one good look."""
+    more.setdefault("probe", Probe(min_healthy=0, timeout=60))
+    return DeviceRelease(number=number, manifest="tests", models=models, **more)
+
+
+def client(agent: AgentProcess) -> AgentClient:
+    return AgentClient(LocalTransport(agent.state_dir))
+
+
+def deploy(agent: AgentProcess, wanted: DeviceRelease, *files: Path, retry: bool = False) -> ActivationEvent:
+    """Stages, sends what is missing, activates and waits: the last event of the operation."""
+    with client(agent) as control:
+        staged = control.stage(wanted, retry=retry)
+        paths = {_blob(path).digest: path for path in files}
+        for blob in staged.missing:
+            control.put_blob(blob.digest, blob.size, blob.offset, paths[blob.digest], lambda _done: None)
+        return finish(control, control.activate(wanted.digest(), retry=retry).id)[-1]
+
+
+def finish(control: AgentClient, operation: int) -> list[ActivationEvent]:
+    """All events of an operation, once it has ended and requests flow accordingly."""
+    events: list[ActivationEvent] = []
+    cursor = 0
+
+    def done() -> bool:
+        nonlocal cursor
+        page = control.events(operation, cursor, 10)
+        events.extend(page.events)
+        cursor = page.next
+        return page.done
+
+    wait_until(done, 120, pause=0)
+    assert events[-1].state in TERMINAL_STATES
+    return events
+
+
+def usage_of(agent: AgentProcess, model: str) -> dict[str, int]:
+    """Sums over everything that the agent has counted for a model so far."""
+    with client(agent) as control:
+        records = control.reports(5000).records
+    rows = [each.body for each in records if each.kind == "usage" and each.body["model"] == model]
+    names = ("requests", "failures", "prompt_tokens", "completion_tokens", "ttft_ms", "duration_ms")
+    return {name: sum(row[name] for row in rows) for name in names}
+
+
+def worker_of(agent: AgentProcess, model: str) -> dict[str, Any]:
+    """What the device says about the worker of a model."""
+    return next(dict(each) for each in agent.state()["workers"] if model in each["models"])
