@@ -70,7 +70,9 @@ class ControlApi:
         return _answer(await self._detect())
 
     async def state(self, _request: Request) -> Response:
-        return _answer(device_state(self._agent_id, self._journal, self._store, self._activator, self._supervisor))
+        return _answer(
+            device_state(self._agent_id, self._journal, self._store, self._activator, self._supervisor)
+        )
 
     async def stage(self, request: Request) -> Response:
         asked = StageRequest.model_validate_json(await _small_body(request))

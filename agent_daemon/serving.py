@@ -45,6 +45,10 @@ class Serving:
         """The route of a served name at this moment, held or not."""
         return self._routes.get(name)
 
+    def flows(self, route: Route) -> bool:
+        """Whether requests go along this route at this moment."""
+        return not self._held and self._routes.get(route.model.name) == route
+
     async def route(self, name: str) -> Route | None:
         """The route of a name, once requests flow. None when no such model is served (any more)."""
         async with self._changed:

@@ -9,7 +9,8 @@ from agent_daemon.contract import digest
 from agent_daemon.errors import UsageProblem
 
 DEFAULT_LISTEN = "127.0.0.1:11500"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B?|B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]i?B?|B)?", re.IGNORECASE | re.ASCII)
+_PORT = re.compile(r"\d{1,5}", re.ASCII)
 _SOCKET_PATH_LIMIT = 107
 
 
@@ -52,7 +53,7 @@ def parse_listen(text: str) -> Listen:
     """`HOST:PORT`, `[V6]:PORT` or `:PORT` for every address. Raises UsageProblem."""
     host, colon, port = text.rpartition(":")
     host = host.strip("[]") or "0.0.0.0"  # noqa: S104 - only together with API keys, see `check_access`
-    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+    if not colon or not _PORT.fullmatch(port) or int(port) > 65535:
         raise UsageProblem(f"--listen {text}: expected HOST:PORT, such as {DEFAULT_LISTEN}")
     if host != "localhost":
         try:

@@ -79,11 +79,36 @@ class Delivery:
         if staged.operation is None:
             return Outcome.UNCHANGED, None
         for missing in staged.missing:
-            self._send(device, release, missing, client, emit, cancelled, moved)
+            self._send_stubbornly(device, release, missing, client, emit, cancelled, moved)
         if cancelled.is_set():
             raise Cancelled
         operation = client.activate(release.digest(), retry=self._retry)
         return _follow(device, client, operation.id, emit, cancelled)
+
+    def _send_stubbornly(
+        self,
+        device: str,
+        release: DeviceRelease,
+        missing: MissingBlob,
+        client: AgentClient,
+        emit: Emit,
+        cancelled: threading.Event,
+        moved: "_Moved",
+    ) -> None:
+        """A device takes a moment to notice that an earlier transfer was cut; until then it says that the blob is
+        being received. Then it is asked again what it holds."""
+        deadline = time.monotonic() + _PATIENCE
+        still: MissingBlob | None = missing
+        while still is not None:
+            try:
+                return self._send(device, release, still, client, emit, cancelled, moved)
+            except DeviceError as error:
+                if error.code != "conflict" or time.monotonic() > deadline:
+                    raise
+            if cancelled.wait(0.2):
+                raise Cancelled
+            staged = client.stage(release, retry=self._retry)
+            still = next((blob for blob in staged.missing if blob.digest == missing.digest), None)
 
     def _send(
         self,

@@ -36,7 +36,9 @@ class SetupError(Exception):
 
 def main(target: Path) -> None:
     if sys.version_info < (3, 11):
-        raise SetupError(f"Python 3.11 or newer is needed, this is {platform.python_version()}: use PYTHON=python3.12")
+        raise SetupError(
+            f"Python 3.11 or newer is needed, this is {platform.python_version()}: use PYTHON=python3.12"
+        )
     python = make_venv(target)
     say("installing pinned dependencies")
     pip(python, "install", "--require-hashes", "-r", str(REQUIREMENTS / "dev.txt"))
@@ -71,7 +73,16 @@ def install_engine(python: Path) -> None:
     index = os.environ.get("EDGECTL_ENGINE_INDEX")
     if index:
         say(f"installing {ENGINE} {version}, prebuilt")
-        pip(python, "install", "--no-deps", "--only-binary", ENGINE, "--index-url", index, f"{ENGINE}=={version}")
+        pip(
+            python,
+            "install",
+            "--no-deps",
+            "--only-binary",
+            ENGINE,
+            "--index-url",
+            index,
+            f"{ENGINE}=={version}",
+        )
         return
     wheel = cached_wheel(version) or build_engine(version)
     pip(python, "install", "--no-deps", "--force-reinstall", str(wheel))
@@ -84,7 +95,9 @@ def cached_wheel(version: str) -> Path | None:
 def wheel_folder(version: str) -> Path:
     """One folder for each version, flags and CPU: the build uses every instruction that this CPU has."""
     cache = os.environ.get("EDGECTL_CACHE_DIR")
-    root = Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgectl"
+    root = (
+        Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgectl"
+    )
     made_of = "\n".join((version, CMAKE_ARGS, sysconfig.get_platform(), cpu_features()))
     return root / "engine" / f"{version}-native-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
 
@@ -135,13 +148,27 @@ def compile_wheel(python: Path, scratch: Path) -> None:
     environment["PATH"] = f"{python.parent}{os.pathsep}{environment['PATH']}"
     command = [
         # --no-cache-dir: pip keeps wheels that it built by name alone, whatever flags or CPU they were built for.
-        *(str(python), "-m", "pip", "wheel", "--verbose", "--no-deps", "--no-build-isolation", "--no-cache-dir"),
+        *(
+            str(python),
+            "-m",
+            "pip",
+            "wheel",
+            "--verbose",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-cache-dir",
+        ),
         *("--no-binary", ENGINE, "--require-hashes", "--wheel-dir", str(scratch), "-r", str(pin)),
     ]
     began, shown = time.monotonic(), 0.0
     tail: list[str] = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, errors="replace"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        errors="replace",
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -79,13 +79,13 @@ class Admission:
             turn.release()
 
     async def _use(self, route: Route) -> Ticket | None:
-        """A ticket for the route's worker; None when the release changed while this request waited, so that
-        its turn is at another worker now."""
+        """A ticket for the route's worker; None when the release changed, or is being exchanged, while this
+        request waited: its turn is at another worker now, or comes when requests flow again."""
         name, key = route.model.name, route.engine_key
         try:
             process = await self._supervisor.wait_ready(key)
         except WorkerFailure:
-            if self._serving.find(name) == route:
+            if self._serving.flows(route):
                 raise unavailable(name, "its worker is not running") from None
             return None
         if await self._serving.route(name) != route or self._supervisor.process(key) is not process:

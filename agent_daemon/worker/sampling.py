@@ -11,6 +11,8 @@ _WIDEST = 1000
 """Candidates kept when top_k is off. Sorting a vocabulary of 150,000 for top_p costs 15 ms a token, and no
 sampler with a temperature up to 2 reaches past the first thousand."""
 _PENALTY_WINDOW = 64
+_SEEDS = 2**32 - 1
+"""One less than 32 bits hold, because llama.cpp takes the highest (LLAMA_DEFAULT_SEED) for "any"."""
 
 
 class Sampler:
@@ -35,7 +37,7 @@ class Sampler:
         if sampling.min_p > 0:
             self._add(llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1))
         self._add(llama_cpp.llama_sampler_init_temp(sampling.temperature))
-        seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
+        seed = secrets.randbelow(_SEEDS) if sampling.seed is None else sampling.seed % _SEEDS
         self._add(llama_cpp.llama_sampler_init_dist(seed))
 
     def _add(self, part: Any) -> None:

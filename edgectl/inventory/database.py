@@ -1,12 +1,7 @@
-"""The inventory's file: whether it is ours, whether its schema is current, and how it gets there.
-
-Looking costs only the standard library's sqlite3; Alembic (over a second to import) is loaded only when there
-is something to migrate or to create.
-"""
+"""The inventory's file: whether it is ours, and whether its schema is current. Standard library only."""
 
 import os
 import sqlite3
-import time
 from contextlib import closing, suppress
 from enum import Enum
 from pathlib import Path
@@ -43,7 +38,7 @@ def inspect(path: Path) -> Condition:
         with closing(read_only(path)) as connection:
             return _condition(connection, path)
     except sqlite3.Error as error:
-        raise _unusable(path, error) from None
+        raise unusable(path, error) from None
 
 
 def read_only(path: Path) -> sqlite3.Connection:
@@ -51,31 +46,6 @@ def read_only(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
     connection.execute("PRAGMA query_only = ON")
     return connection
-
-
-def prepare(path: Path) -> None:
-    """Make `path` an inventory of the current schema: created when absent, migrated when older.
-
-    A database that is migrated is copied first, to `NAME.before-REVISION` beside it. Any number of processes
-    may do this at once. Raises InventoryError; the database is then as it was.
-    """
-    if inspect(path) is Condition.CURRENT:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # An inventory names devices and how to reach them: it is its owner's alone.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise InventoryError(
-            f"cannot create the inventory at {path}: {error.strerror}", "choose another place with --database"
-        ) from None
-    from edgectl.inventory.migrate import migrate
-
-    try:
-        migrate(path)
-    except (sqlite3.Error, OSError) as error:
-        raise _unusable(path, error) from None
-    _use_write_ahead_log(path)
 
 
 def back_up(path: Path) -> Path:
@@ -125,25 +95,11 @@ def _too_new(connection: sqlite3.Connection, path: Path, found: str) -> Inventor
     )
 
 
-def _unusable(path: Path, error: Exception) -> InventoryError:
+def unusable(path: Path, error: Exception) -> InventoryError:
+    """An error of SQLite or the file system, as the sentence that a person needs."""
     if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
         return InventoryError(
             f"{path} is not a SQLite database, so not an inventory; it was left as it is",
             "choose another file with --database",
         )
     return InventoryError(f"cannot use the inventory at {path}: {error}")
-
-
-def _use_write_ahead_log(path: Path) -> None:
-    # Switching needs the file alone for a moment, and SQLite does not wait for that by itself.
-    deadline = time.monotonic() + BUSY_SECONDS
-    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError:
-                if time.monotonic() > deadline:
-                    # A rollback journal is as safe, only less concurrent.
-                    return
-                time.sleep(0.02)

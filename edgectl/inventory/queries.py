@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgectl.errors import InventoryError
-from edgectl.inventory import database
+from edgectl.inventory import database, preparation
 
 Row = dict[str, Any]
 UsageKey = Literal["model", "device", "release", "day"]
@@ -41,7 +41,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     if condition is database.Condition.ABSENT:
         raise InventoryError(f"no inventory at {path}", "add a device with: edgectl device add")
     if condition is database.Condition.OUTDATED:
-        database.prepare(path)
+        preparation.prepare(path)
     connection: sqlite3.Connection | None = None
     try:
         connection = database.read_only(path)

@@ -9,7 +9,7 @@ from typing import Self
 from sqlmodel import Session, col, select
 
 from edgectl.errors import InventoryError
-from edgectl.inventory import database
+from edgectl.inventory import preparation
 from edgectl.inventory.engine import open_engine, translated
 from edgectl.inventory.models import DeviceRow
 
@@ -19,7 +19,7 @@ class Sessions:
 
     def __init__(self, path: Path) -> None:
         """Opens the inventory at `path`, created or migrated first where needed. Raises InventoryError."""
-        database.prepare(path)
+        preparation.prepare(path)
         self._path = path
         self._engine = open_engine(path)
 

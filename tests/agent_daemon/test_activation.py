@@ -52,7 +52,9 @@ def test_every_state_survives_a_restart_and_a_second_one_changes_nothing(state: 
 
 
 @pytest.mark.parametrize("state", sorted(TERMINAL_STATES))
-def test_nothing_but_a_restart_happens_after_the_end_and_it_leads_nowhere_else(state: ActivationState) -> None:
+def test_nothing_but_a_restart_happens_after_the_end_and_it_leads_nowhere_else(
+    state: ActivationState,
+) -> None:
     assert [what for (where, what) in TABLE if where is state] == [Happening.RESTARTED]
     assert transition(state, Happening.RESTARTED).state is state
 

@@ -1,6 +1,7 @@
 """The journal: what was written is there after the process is gone, and each state implies what it should."""
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,13 +29,28 @@ def committed(journal: Journal, release: DeviceRelease) -> str:
     return operation.release
 
 
+_open: list[Journal] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed_at_the_end() -> Iterator[None]:
+    yield
+    while _open:
+        _open.pop().close()
+
+
+def opened(path: Path) -> Journal:
+    _open.append(Journal(path))
+    return _open[-1]
+
+
 def reopened(path: Path) -> Journal:
-    """As another process would find it: the first one is never closed, as in a crash."""
-    return Journal(path)
+    """As another process would find it: the first one has not been closed, as in a crash."""
+    return opened(path)
 
 
 def test_a_fresh_journal_knows_nothing(path: Path) -> None:
-    journal = Journal(path)
+    journal = opened(path)
     assert (journal.active(), journal.latest(), journal.quarantined()) == (None, None, ())
     assert (journal.releases(), journal.unreported()) == ({}, [])
     with pytest.raises(NotFound, match="was never given release sha256:d"):
@@ -44,7 +60,7 @@ def test_a_fresh_journal_knows_nothing(path: Path) -> None:
 
 
 def test_every_state_is_on_disk_when_it_has_been_entered(path: Path) -> None:
-    journal, release = Journal(path), device_release()
+    journal, release = opened(path), device_release()
     operation = begun(journal, release)
     assert (operation.state, operation.attempts, operation.previous) == (S.STAGING, 0, None)
     for state in (S.STAGED, S.ACTIVATING, S.PROBING, S.REVERTING, S.REVERTED):
@@ -56,13 +72,13 @@ def test_every_state_is_on_disk_when_it_has_been_entered(path: Path) -> None:
 
 
 def test_durability_is_asked_of_sqlite(path: Path) -> None:
-    journal = Journal(path)
+    journal = opened(path)
     assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == 2
     assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
 def test_commit_makes_active_and_lifts_the_quarantine(path: Path) -> None:
-    journal = Journal(path)
+    journal = opened(path)
     first, second = device_release(blob="a"), device_release(blob="b", number=2)
     one = committed(journal, first)
     operation = begun(journal, second)
@@ -78,7 +94,7 @@ def test_commit_makes_active_and_lifts_the_quarantine(path: Path) -> None:
 
 @pytest.mark.parametrize("state", [S.STAGING, S.STAGED, S.ACTIVATING, S.PROBING, S.REVERTING])
 def test_no_other_state_touches_what_is_active_or_barred(path: Path, state: S) -> None:
-    journal = Journal(path)
+    journal = opened(path)
     active = committed(journal, device_release())
     operation = begun(journal, device_release(blob="b", number=2))
     journal.advance(operation.id, state, reason="whatever")
@@ -86,8 +102,10 @@ def test_no_other_state_touches_what_is_active_or_barred(path: Path, state: S) -
 
 
 @pytest.mark.parametrize("state", [S.REVERTED, S.REVERT_FAILED])
-def test_a_release_that_did_not_stay_is_barred_with_a_reason_until_it_is_pardoned(path: Path, state: S) -> None:
-    journal = Journal(path)
+def test_a_release_that_did_not_stay_is_barred_with_a_reason_until_it_is_pardoned(
+    path: Path, state: S
+) -> None:
+    journal = opened(path)
     operation = begun(journal, device_release())
     journal.advance(operation.id, state)
     assert [barred.reason for barred in journal.quarantined()] == ["it did not stay up"]
@@ -96,7 +114,7 @@ def test_a_release_that_did_not_stay_is_barred_with_a_reason_until_it_is_pardone
 
 
 def test_the_reason_is_kept_until_the_end_and_told_with_it(path: Path) -> None:
-    journal = Journal(path)
+    journal = opened(path)
     operation = begun(journal, device_release())
     journal.advance(operation.id, S.ACTIVATING)
     journal.choose(operation.id, Strategy.REPLACE)
@@ -113,7 +131,7 @@ def test_the_reason_is_kept_until_the_end_and_told_with_it(path: Path) -> None:
 
 
 def test_attempts_count_activations(path: Path) -> None:
-    journal = Journal(path)
+    journal = opened(path)
     operation = begun(journal, device_release())
     for state in (S.STAGED, S.ACTIVATING, S.PROBING, S.ACTIVATING):
         operation = journal.advance(operation.id, state)
@@ -121,7 +139,7 @@ def test_attempts_count_activations(path: Path) -> None:
 
 
 def test_events_are_read_after_a_cursor_and_by_operation(path: Path) -> None:
-    journal = Journal(path)
+    journal = opened(path)
     one, two = begun(journal, device_release()), begun(journal, device_release(blob="b", number=2))
     journal.note(one, "first")
     journal.note(two, "of the other")
@@ -133,7 +151,7 @@ def test_events_are_read_after_a_cursor_and_by_operation(path: Path) -> None:
 
 
 def test_an_event_is_unreported_until_it_is_said_to_be_in_the_spool(path: Path) -> None:
-    journal = Journal(path)
+    journal = opened(path)
     operation = begun(journal, device_release())
     journal.note(operation, "a")
     journal.note(operation, "b")
@@ -144,7 +162,7 @@ def test_an_event_is_unreported_until_it_is_said_to_be_in_the_spool(path: Path) 
 
 
 def test_the_same_content_under_a_newer_number_is_the_same_release(path: Path) -> None:
-    journal = Journal(path)
+    journal = opened(path)
     one = journal.keep_release(device_release(number=1))
     other = journal.keep_release(device_release(blob="b", number=2))
     assert journal.keep_release(device_release(number=3)) == one
@@ -152,7 +170,7 @@ def test_the_same_content_under_a_newer_number_is_the_same_release(path: Path) -
 
 
 def test_a_change_that_fails_halfway_leaves_nothing(path: Path) -> None:
-    journal = Journal(path)
+    journal = opened(path)
     operation = begun(journal, device_release())
     journal._db.execute("DROP TABLE event")
     with pytest.raises(sqlite3.OperationalError):
@@ -165,6 +183,8 @@ def test_a_journal_of_a_newer_agent_is_refused_and_left_alone(path: Path) -> Non
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 2")
     db.close()
-    with pytest.raises(UsageProblem, match=r"written by a newer agent \(format 2, this one knows 1\)") as caught:
+    with pytest.raises(
+        UsageProblem, match=r"written by a newer agent \(format 2, this one knows 1\)"
+    ) as caught:
         Journal(path)
     assert caught.value.exit_code == 2

@@ -19,7 +19,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from edgectl.inventory import database
+from edgectl.inventory import preparation
 
 HELP_RATIO = 2.5
 STATUS_SECONDS = 0.6
@@ -28,7 +28,7 @@ USAGE_MINUTES = 20
 
 def make_inventory(path: Path, devices: int) -> None:
     """Fill a new inventory: three releases, a heartbeat, facts, an outcome and some usage for each device."""
-    database.prepare(path)
+    preparation.prepare(path)
     now = time.time()
     ids = range(1, devices + 1)
     digest = "sha256:" + "ab" * 32

@@ -66,7 +66,9 @@ def test_more_free_than_there_is_is_clamped() -> None:
 
 def test_what_our_own_workers_hold_counts_as_free() -> None:
     busy = device(gpus=(gpu(vram_free=5 * GIB),), ram_available=10 * GIB)
-    memory = device_memory(busy, [worker(memory="vram", gpu_uuid="GPU-0", vram_bytes=4 * GIB, ram_private_bytes=GIB)])
+    memory = device_memory(
+        busy, [worker(memory="vram", gpu_uuid="GPU-0", vram_bytes=4 * GIB, ram_private_bytes=GIB)]
+    )
     assert (memory.gpus[0].free, memory.ram_free) == (9 * GIB, 11 * GIB)
 
 

@@ -70,7 +70,9 @@ def test_text_that_cannot_begin_a_stop_string_is_shown_at_once() -> None:
 
 
 def test_the_stop_string_that_is_complete_first_counts_also_within_one_piece() -> None:
-    assert streamed([b"abcd"], ["abcd", "bc"])[0] == streamed([b"a", b"b", b"c", b"d"], ["abcd", "bc"])[0] == "a"
+    assert (
+        streamed([b"abcd"], ["abcd", "bc"])[0] == streamed([b"a", b"b", b"c", b"d"], ["abcd", "bc"])[0] == "a"
+    )
 
 
 @pytest.mark.parametrize("stops", [[], [""], ["", ""]])

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
 from edgectl.errors import InventoryError
-from edgectl.inventory import database, migrate, models, queries
+from edgectl.inventory import database, migrate, models, preparation, queries
 from edgectl.inventory.database import Condition
 from edgectl.inventory.repository import Repository
 
@@ -36,7 +36,7 @@ def old_inventory(path: Path) -> None:
 
 def test_a_new_inventory_is_created_for_its_owner_alone(path: Path) -> None:
     assert database.inspect(path) is Condition.ABSENT
-    database.prepare(path)
+    preparation.prepare(path)
     assert database.inspect(path) is Condition.CURRENT
     assert path.stat().st_mode & 0o777 == 0o600
     assert run(path, "PRAGMA journal_mode") == [("wal",)]
@@ -47,12 +47,12 @@ def test_a_new_inventory_is_created_for_its_owner_alone(path: Path) -> None:
 def test_an_empty_file_is_a_new_inventory(path: Path) -> None:
     path.parent.mkdir()
     path.touch()
-    database.prepare(path)
+    preparation.prepare(path)
     assert database.inspect(path) is Condition.CURRENT
 
 
 def test_migrations_come_to_what_the_models_say(path: Path) -> None:
-    database.prepare(path)
+    preparation.prepare(path)
     engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -70,7 +70,7 @@ def test_the_known_revisions_are_those_in_the_folder() -> None:
 def test_an_older_inventory_is_copied_and_migrated_with_its_data(path: Path) -> None:
     old_inventory(path)
     assert database.inspect(path) is Condition.OUTDATED
-    database.prepare(path)
+    preparation.prepare(path)
     assert run(path, "SELECT name FROM device ORDER BY id") == [("d1",), ("d2",)]
     assert run(path, "SELECT * FROM device_usage") == [(1, 6, 2, 60, 40, 1000, 1800)]
     with queries.reading(path) as connection:
@@ -87,7 +87,7 @@ def test_a_copy_that_is_there_already_is_never_overwritten(path: Path) -> None:
     old_inventory(path)
     precious = path.with_name("inventory.db.before-0002")
     precious.write_text("an earlier copy")
-    database.prepare(path)
+    preparation.prepare(path)
     assert precious.read_text() == "an earlier copy"
     assert run(path.with_name("inventory.db.before-0002.1"), "SELECT count(*) FROM device") == [(2,)]
 
@@ -104,7 +104,7 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     run(path, "CREATE TABLE device_usage (something TEXT)")
     before = run(path, "SELECT sql FROM sqlite_master ORDER BY name")
     with pytest.raises(InventoryError, match="device_usage already exists"):
-        database.prepare(path)
+        preparation.prepare(path)
     assert run(path, "SELECT sql FROM sqlite_master ORDER BY name") == before
     assert run(path, "SELECT version_num FROM alembic_version") == [("0001",)]
 
@@ -112,17 +112,17 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
 def test_views_of_ones_own_survive_a_migration(path: Path) -> None:
     old_inventory(path)
     run(path, "CREATE VIEW mine AS SELECT name FROM device")
-    database.prepare(path)
+    preparation.prepare(path)
     assert run(path, "SELECT count(*) FROM mine") == [(2,)]
 
 
 def test_an_inventory_of_a_newer_version_is_refused_untouched(path: Path) -> None:
-    database.prepare(path)
+    preparation.prepare(path)
     run(path, "UPDATE alembic_version SET version_num = '0009'")
     run(path, "INSERT INTO schema_change (revision, edgectl_version, at) VALUES ('0009', '3.2.0', 1.0)")
     run(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     before = path.read_bytes()
-    for attempt in (lambda: database.prepare(path), lambda: Repository(path)):
+    for attempt in (lambda: preparation.prepare(path), lambda: Repository(path)):
         with pytest.raises(InventoryError, match=r"schema 0009, which edgectl 3\.2\.0 made") as caught:
             attempt()
         assert caught.value.hint == "install edgectl 3.2.0 or newer"
@@ -134,7 +134,7 @@ def test_a_file_that_is_no_database_is_refused_untouched(path: Path, content: by
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(InventoryError, match="not a SQLite database"):
-        database.prepare(path)
+        preparation.prepare(path)
     assert path.read_bytes() == content
 
 
@@ -147,7 +147,7 @@ def test_another_applications_database_is_refused_untouched(path: Path, revision
         run(path, "INSERT INTO alembic_version VALUES (?)", revision)
     before = path.read_bytes()
     with pytest.raises(InventoryError, match="another application"):
-        database.prepare(path)
+        preparation.prepare(path)
     with pytest.raises(InventoryError, match="another application"), queries.reading(path):
         pass
     assert path.read_bytes() == before
@@ -156,7 +156,7 @@ def test_another_applications_database_is_refused_untouched(path: Path, revision
 def test_a_directory_is_refused(path: Path) -> None:
     path.mkdir(parents=True)
     with pytest.raises(InventoryError, match="cannot use the inventory"):
-        database.prepare(path)
+        preparation.prepare(path)
 
 
 def test_many_at_once_create_one_inventory(path: Path) -> None:

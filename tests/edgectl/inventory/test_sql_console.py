@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from edgectl.errors import QueryError
-from edgectl.inventory import database, queries, sql_console
+from edgectl.inventory import preparation, queries, sql_console
 
 
 @pytest.fixture
 def connection(path: Path) -> Iterator[sqlite3.Connection]:
-    database.prepare(path)
+    preparation.prepare(path)
     with queries.reading(path) as opened:
         yield opened
 

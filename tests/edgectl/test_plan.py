@@ -1,0 +1,85 @@
+"""Desired against observed: cases as JSON, in tests/cases/plan."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_daemon.contract.release import Artifact, BlobRef, DeviceRelease, Placement, Predicted, ServedModel
+from agent_daemon.contract.wire import DeviceState, Quarantined
+from edgectl.plan import Action, Desired, Observed, Plan, diff
+
+CASES = sorted((Path(__file__).parent.parent / "cases" / "plan").glob("*.json"))
+
+
+def digest(name: str) -> str:
+    return "sha256:" + name.encode().hex().ljust(64, "0")
+
+
+def release(number: int, blobs: dict[str, int]) -> DeviceRelease:
+    predicted = Predicted(weights=1, kv_cache=1, compute=1, total=3)
+    placement = Placement(
+        memory="ram", gpu_layers=0, layers=31, context=512, parallel=1, kv_type="f16", predicted=predicted
+    )
+    files = tuple(
+        BlobRef(digest=digest(name), size=size, name=f"{name}.gguf") for name, size in blobs.items()
+    )
+    artifact = Artifact(ref="file:/x", digest=files[0].digest, files=files)
+    model = ServedModel(name="assistant", artifact=artifact, placement=placement)
+    return DeviceRelease(number=number, manifest="m", models=(model,))
+
+
+def observed(told: dict[str, Any], releases: dict[str, DeviceRelease]) -> Observed:
+    if "problem" in told:
+        return Observed(None, told["problem"])
+    active = releases[told["active"]] if told.get("active") else None
+    quarantine = tuple(
+        Quarantined(release=releases[name].digest(), number=releases[name].number, reason=why, at=0)
+        for name, why in told.get("quarantine", {}).items()
+    )
+    return Observed(
+        DeviceState(
+            agent_id="a",
+            active=active.digest() if active else None,
+            active_number=active.number if active else None,
+            quarantine=quarantine,
+            blobs=tuple(digest(name) for name in told.get("blobs", [])),
+        )
+    )
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_case(path: Path) -> None:
+    case = json.loads(path.read_text())
+    releases = {name: release(**told) for name, told in case["releases"].items()}
+    desired = {
+        name: Desired(releases[told]) if isinstance(told, str) else Desired(None, told["refusal"])
+        for name, told in case["desired"].items()
+    }
+    seen = {name: observed(told, releases) for name, told in case["observed"].items()}
+    plan = diff("m", desired, seen, retry=case.get("retry", False))
+    steps = {
+        step.device: {
+            "action": step.action.value,
+            "current": step.current,
+            "bytes_to_move": step.bytes_to_move,
+            "reason": step.reason,
+        }
+        for step in plan.steps
+    }
+    assert steps == case["steps"]
+    assert [step.device for step in plan.steps] == list(case["desired"])
+
+
+def test_there_are_cases() -> None:
+    assert len(CASES) >= 6
+
+
+def test_a_plan_counts_only_what_it_would_move() -> None:
+    big, small = release(1, {"big": 100}), release(1, {"small": 7})
+    empty = Observed(DeviceState(agent_id="a"))
+    plan = diff("m", {"a": Desired(big), "b": Desired(small), "c": Desired(big)}, {"a": empty, "b": empty})
+    assert plan.bytes_to_move == 107
+    assert [step.device for step in plan.having(Action.UNREACHABLE)] == ["c"]
+    assert Plan("m", ()).bytes_to_move == 0

@@ -1,0 +1,208 @@
+"""The house rules, read from the source: who may import whom, who owns which library, how long a file gets."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("agent_daemon", "edgectl")
+
+LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    # Highest first. A module may import its own layer and those below it, never one above.
+    package: (
+        *(tuple(f"{package}.{name}" for name in line.split()) for line in text.strip().splitlines()),
+        ("agent_daemon.contract",),
+    )
+    for package, text in {
+        "edgectl": """
+            __main__
+            cli
+            planning delivery collect observe fleet fitting execute
+            transport agent_client inventory catalog
+            rollout plan placement device_memory quality manifest manifest_form manifest_problems yaml_source
+            selector settings sizes
+            errors
+        """,
+        "agent_daemon": """
+            __main__
+            service doctor dial
+            gateway control_api listener
+            activator
+            probe serving runtime_probe supervisor activation store journal spool
+            worker worker_process facts telemetry
+            gpus worker_messages settings
+            errors
+        """,
+    }.items()
+}
+
+OWNERS: dict[str, tuple[str, ...]] = {
+    "llama_cpp": ("agent_daemon.worker",),
+    "jinja2": ("agent_daemon.worker.chat",),
+    "pynvml": ("agent_daemon.gpus",),
+    "psutil": ("agent_daemon.facts", "agent_daemon.telemetry", "agent_daemon.service", "agent_daemon.worker"),
+    "starlette": (
+        "agent_daemon.gateway",
+        "agent_daemon.control_api",
+        "agent_daemon.listener",
+        "agent_daemon.service",
+    ),
+    "uvicorn": ("agent_daemon.listener",),
+    "huggingface_hub": ("edgectl.catalog.huggingface",),
+    "httpx2": ("edgectl.catalog",),
+    "sqlmodel": ("edgectl.inventory",),
+    "sqlalchemy": ("edgectl.inventory",),
+    "alembic": ("edgectl.inventory",),
+    "yaml": ("edgectl.yaml_source",),
+    "typer": ("edgectl.cli", "edgectl.__main__"),
+    "rich": ("edgectl.cli",),
+}
+PURE = (
+    *("agent_daemon.activation", "agent_daemon.worker.text", "agent_daemon.contract.fit"),
+    *("edgectl.plan", "edgectl.rollout", "edgectl.placement", "edgectl.device_memory", "edgectl.quality"),
+    *("edgectl.selector", "edgectl.sizes"),
+)
+EFFECTS = frozenset(
+    {"os", "pathlib", "socket", "subprocess", "sqlite3", "time", "threading", "asyncio", "shutil"}
+)
+VAGUE = frozenset({"utils", "util", "common", "core", "helpers", "helper", "manager", "misc"})
+
+
+@cache
+def sources() -> dict[str, Path]:
+    """Every module of both packages by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Dotted names that a module imports anywhere in its text; of our own, the modules rather than names."""
+    known, found = sources(), set()
+    for node in ast.walk(ast.parse(known[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            submodules = names & known.keys()
+            found |= submodules
+            if names - submodules:
+                found.add(str(node.module))
+    return frozenset(found - {module})
+
+
+def within(module: str, places: tuple[str, ...]) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+def layer(module: str, layers: tuple[tuple[str, ...], ...]) -> int | None:
+    exact = [depth for depth, places in enumerate(layers) if within(module, places)]
+    return exact[0] if exact else None
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_module_has_a_layer_and_imports_only_down(package: str) -> None:
+    layers, wrong = LAYERS[package], []
+    for module in sources():
+        if not within(module, (package,)) or module in PACKAGES:
+            continue
+        own = layer(module, layers)
+        assert own is not None, f"{module} has no layer: give it one here"
+        for target in imports(module):
+            other = layer(target, layers)
+            if within(target, PACKAGES) and target not in PACKAGES and (other is None or other < own):
+                wrong.append(f"{module} imports {target}")
+    assert wrong == []
+
+
+def test_the_control_side_knows_the_contract_of_the_agent_only() -> None:
+    foreign = [
+        f"{module} imports {target}"
+        for module in sources()
+        for target in imports(module)
+        if within(module, ("edgectl",))
+        and within(target, ("agent_daemon",))
+        and not within(target, ("agent_daemon.contract",))
+    ]
+    assert foreign == []
+
+
+def test_the_contract_needs_the_standard_library_and_pydantic_only() -> None:
+    allowed = sys.stdlib_module_names | {"pydantic", "pydantic_core", "agent_daemon"}
+    for module in sources():
+        if within(module, ("agent_daemon.contract",)):
+            assert {target.partition(".")[0] for target in imports(module)} <= allowed, module
+
+
+def test_nobody_imports_in_a_circle() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path[path.index(module) :], module))
+        if module not in done:
+            for target in imports(module) & sources().keys():
+                visit(target, (*path, module))
+            done.add(module)
+
+    for module in sources():
+        visit(module, ())
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_a_heavy_library_has_its_owners(library: str) -> None:
+    users = {
+        module
+        for module in sources()
+        if any(target == library or target.startswith(f"{library}.") for target in imports(module))
+    }
+    assert users, f"nobody imports {library}: take it out here and from the requirements"
+    assert [user for user in users if not within(user, OWNERS[library])] == []
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_modules_import_nothing_that_has_effects(module: str) -> None:
+    assert {target.partition(".")[0] for target in imports(module)} & EFFECTS == set()
+
+
+def test_the_supervisor_spawns_the_worker_and_never_imports_it() -> None:
+    for module in sources():
+        if not within(module, ("agent_daemon.worker",)):
+            assert not any(within(target, ("agent_daemon.worker",)) for target in imports(module)), module
+
+
+def test_only_the_worker_reads_the_test_switch() -> None:
+    readers = [name for name, path in sources().items() if "EDGECTL_TEST_" in path.read_text()]
+    assert readers == ["agent_daemon.worker.runtime"]
+
+
+def test_names_say_something_and_files_stay_short() -> None:
+    for module, path in sources().items():
+        assert module.rpartition(".")[2] not in VAGUE, module
+        lines = len(path.read_text().splitlines())
+        assert lines <= 400, f"{module} has {lines} lines: it holds a second thought"
+
+
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        (
+            "import agent_daemon.service",
+            ("paramiko", "typer", "sqlmodel", "huggingface_hub", "llama_cpp", "numpy"),
+        ),
+        ("import edgectl.cli.app", ("rich", "sqlmodel", "huggingface_hub", "sqlalchemy", "yaml")),
+        ("import edgectl.inventory.queries", ("sqlmodel", "sqlalchemy", "alembic", "pydantic")),
+    ],
+)
+def test_importing_stays_light(statement: str, unwanted: tuple[str, ...]) -> None:
+    code = f"{statement}; import sys; print(*sorted(set({unwanted!r}) & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
