@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--api-keys", type=Path, metavar="FILE", help="hashes of accepted API keys, one a line")
     run.add_argument("--ram-limit", metavar="SIZE", help="most RAM that models may use here, such as 4GiB")
-    doctor.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    doctor.add_argument(
+        "-o", "--output", choices=("table", "json"), default="table", help="how to print the checks"
+    )
     return parser
 
 

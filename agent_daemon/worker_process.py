@@ -148,6 +148,8 @@ class WorkerProcess:
                     failure = event.message
                 elif events := self._requests.get(event.id):
                     events.put_nowait(event)
+        except ConnectionError:
+            pass  # a worker that was killed with something unread: how it ended says more
         except (ValueError, OSError) as error:
             failure = f"its messages could not be read: {error}"
             with contextlib.suppress(ProcessLookupError):

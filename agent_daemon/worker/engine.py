@@ -72,21 +72,30 @@ class Engine:
 
     def _admit(self, request: Generate) -> None:
         try:
-            tokens = self._model.tokenize(self._prompt(request))
+            prompt = self._prompt(request)
         except ChatTemplateError as error:
             self._emit(Refused(id=request.id, code="invalid_prompt", message=str(error)))
             return
+        # Splitting megabytes into tokens takes seconds, in which no running answer would go on.
+        least = self._model.fewest_tokens(prompt)
+        if least > self._model.context_limit:
+            self._refuse_length(request, f"at least {least}")
+            return
+        tokens = self._model.tokenize(prompt)
         room = self._model.context_limit - len(tokens)
         if not tokens:
             self._emit(Refused(id=request.id, code="invalid_prompt", message="the prompt has no tokens"))
         elif room < 1:
-            message = (
-                f"the prompt has {len(tokens)} tokens; this model serves a context of "
-                f"{self._model.context_limit} tokens, and at least one has to be left for the answer"
-            )
-            self._emit(Refused(id=request.id, code="context_length_exceeded", message=message))
+            self._refuse_length(request, str(len(tokens)))
         else:
             self._start(request, tokens, room)
+
+    def _refuse_length(self, request: Generate, tokens: str) -> None:
+        message = (
+            f"the prompt has {tokens} tokens; this model serves a context of "
+            f"{self._model.context_limit} tokens, and at least one has to be left for the answer"
+        )
+        self._emit(Refused(id=request.id, code="context_length_exceeded", message=message))
 
     def _start(self, request: Generate, tokens: list[int], room: int) -> None:
         wanted = request.max_tokens or request.sampling.max_tokens or room

@@ -18,6 +18,7 @@ _KV_TYPES = {
     "q4_0": llama_cpp.GGML_TYPE_Q4_0,
     "iq4_nl": llama_cpp.GGML_TYPE_IQ4_NL,
 }
+_COMPLETE_VOCABULARIES = (llama_cpp.LLAMA_VOCAB_TYPE_SPM, llama_cpp.LLAMA_VOCAB_TYPE_BPE)
 BATCH = 512
 """Tokens that one step of the engine computes at most (n_batch and n_ubatch)."""
 
@@ -118,6 +119,18 @@ class Model:
     def ends(self, token: int) -> bool:
         """Whether the model says with this token that its answer is finished."""
         return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
+
+    @cached_property
+    def longest_piece(self) -> int:
+        """Bytes of the longest token."""
+        return max((len(self.piece(token, special=True)) for token in range(self.vocab_size)), default=1) or 1
+
+    def fewest_tokens(self, text: str) -> int:
+        """A number of tokens that `text` has at least, found without splitting it; 0 where nothing is known
+        because the tokenizer may drop or merge text (all but byte-complete BPE and SentencePiece)."""
+        if llama_cpp.llama_vocab_type(self.vocab) not in _COMPLETE_VOCABULARIES:
+            return 0
+        return len(text.encode()) // self.longest_piece
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens recognised, BOS added where the model wants one."""

@@ -20,6 +20,7 @@ from agent_daemon.contract.release import DeviceRelease, Strategy
 from agent_daemon.contract.wire import ActivationState
 from agent_daemon.journal import Journal
 from tests.e2e import releases
+from tests.support import models
 from tests.support.agent import AgentProcess, running_agent, wait_until
 
 pytestmark = pytest.mark.engine
@@ -79,7 +80,9 @@ def strike(agent: AgentProcess, victim: str, worker: int) -> None:
     if victim in ("worker", "both"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
-    if victim != "worker":
+    if victim == "worker":
+        wait_until(lambda: worker not in pids(agent))
+    else:
         for pid in workers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
@@ -128,8 +131,6 @@ def begin(agent: AgentProcess, path: Path, **more: Any) -> tuple[DeviceRelease, 
 
 @victims
 def test_staging_goes_on_where_it_was(desk: AgentProcess, serving: str, tmp_path: Path, victim: str) -> None:
-    from tests.support import models
-
     number = next(NUMBERS)
     path = models.renamed(tmp_path, b"blob %d" % number)
     wanted = releases.release(number, path)

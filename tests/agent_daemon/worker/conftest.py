@@ -1,0 +1,41 @@
+"""The real engine in this process, so that a test can take it one step at a time."""
+
+from typing import Any
+
+import pytest
+
+from agent_daemon.worker_messages import Load
+from tests.support.models import quickstart_model
+from tests.support.releases import LAYERS
+
+
+def load_model(task: Any, context: int, parallel: int) -> Any:
+    from agent_daemon.worker.model import Model
+    from agent_daemon.worker.runtime import EngineLog
+
+    load = Load(
+        path=str(quickstart_model()),
+        task=task,
+        context=context,
+        parallel=parallel,
+        kv_type="f16",
+        gpu_layers=0,
+        layers=LAYERS,
+        threads=2,
+    )
+    log = EngineLog()
+    model = Model(load, log)
+    # llama.cpp calls the log for as long as the process lives.
+    model.log_of_the_test = log  # type: ignore[attr-defined]
+    return model
+
+
+@pytest.fixture(scope="session")
+def chat_model() -> Any:
+    """Two sequences of 1024 tokens."""
+    return load_model("chat", 1024, 2)
+
+
+@pytest.fixture(scope="session")
+def embedding_model() -> Any:
+    return load_model("embeddings", 100, 1)
