@@ -65,8 +65,10 @@ class Activator:
 
     def stage(self, release: DeviceRelease, retry: bool) -> Staged:
         """Takes a release and says which blobs are missing. Raises QuarantinedRelease, Conflict. A release that
-        is served already begins no operation."""
+        is served already begins no operation, and one that is being activated goes on with its own."""
         digest = release.digest()
+        if running := self._running(digest):
+            return Staged(operation=running)
         self._refuse_while_busy()
         self._refuse_quarantined(digest, retry)
         self._journal.keep_release(release)
@@ -101,6 +103,8 @@ class Activator:
     def activate(self, digest: str, retry: bool) -> Operation:
         """Begins the activation of a release whose blobs are all here and returns its operation; it goes on
         without the caller. Raises NotFound, Conflict, QuarantinedRelease, BlobsMissing."""
+        if running := self._running(digest):
+            return running
         self._refuse_while_busy()
         self._refuse_quarantined(digest, retry)
         release = self._journal.release(digest)
@@ -125,6 +129,12 @@ class Activator:
         if latest is None or latest.id != operation:
             return True
         return latest.state in TERMINAL_STATES and self._unsettled != operation
+
+    def _running(self, digest: str) -> Operation | None:
+        """The operation that is bringing up this very release: whoever asks for it again may follow it."""
+        latest = self._journal.latest()
+        underway = (ActivationState.ACTIVATING, ActivationState.PROBING)
+        return latest if latest and latest.release == digest and latest.state in underway else None
 
     def _refuse_while_busy(self) -> None:
         latest = self._journal.latest()

@@ -1,7 +1,9 @@
 """Speaks the agent's control API, as HTTP over any byte stream."""
 
+import contextlib
 import http.client
 import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -56,6 +58,15 @@ class AgentClient:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def abort(self) -> None:
+        """Ends whatever another thread is waiting for here; that call raises Unreachable. A device that hangs
+        in the middle of a transfer would otherwise hold up the person who has given up on it."""
+        connection = self._connection
+        stream: Any = connection.sock if connection is not None else None
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
 
     def hello(self) -> Hello:
         """Who answers. Raises DeviceError when the two do not speak the same version of the messages."""

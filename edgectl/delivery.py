@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent_daemon.contract.release import Artifact, BlobRef, DeviceRelease
@@ -51,99 +51,106 @@ class Delivery:
     def deliver(self, step: Step, emit: Emit, cancelled: threading.Event) -> Result:
         assert step.release is not None
         began = time.monotonic()
-        moved = _Moved()
-        try:
-            with AgentClient(self._transports[step.device]) as client:
-                outcome, reason = self._deliver(step.device, step.release, client, emit, cancelled, moved)
-        except Unreachable as error:
-            outcome, reason = Outcome.UNREACHABLE, error.message
-        except DeviceError as error:
-            refused = error.code == "quarantined"
-            outcome, reason = Outcome.REFUSED if refused else Outcome.FAILED_UNCHANGED, error.message
-        except CatalogError as error:
-            outcome, reason = Outcome.FAILED_UNCHANGED, error.message
-        return Result(
-            step.device, outcome, reason, moved.bytes, time.monotonic() - began, step.release.number
-        )
+        with AgentClient(self._transports[step.device]) as client:
+            journey = _Journey(step.device, step.release, client, self._source, self._retry, emit, cancelled)
+            try:
+                outcome, reason = journey.travel()
+            except Unreachable as error:
+                outcome, reason = Outcome.UNREACHABLE, error.message
+            except DeviceError as error:
+                refused = error.code == "quarantined"
+                outcome, reason = Outcome.REFUSED if refused else Outcome.FAILED_UNCHANGED, error.message
+            except CatalogError as error:
+                outcome, reason = Outcome.FAILED_UNCHANGED, error.message
+        moved, seconds = sum(journey.moved.values()), time.monotonic() - began
+        return Result(step.device, outcome, reason, moved, seconds, step.release.number)
 
-    def _deliver(
-        self,
-        device: str,
-        release: DeviceRelease,
-        client: AgentClient,
-        emit: Emit,
-        cancelled: threading.Event,
-        moved: "_Moved",
-    ) -> tuple[Outcome, str | None]:
-        staged = client.stage(release, retry=self._retry)
+
+@dataclass
+class _Journey:
+    """One release on its way to one device. `moved` counts the bytes sent of each blob."""
+
+    device: str
+    release: DeviceRelease
+    client: AgentClient
+    source: WeightSource
+    retry: bool
+    emit: Emit
+    cancelled: threading.Event
+    moved: dict[str, int] = field(default_factory=dict)
+
+    def travel(self) -> tuple[Outcome, str | None]:
+        """The outcome and its reason. Raises Cancelled, Unreachable, DeviceError and CatalogError."""
+        staged = self.client.stage(self.release, retry=self.retry)
         if staged.operation is None:
             return Outcome.UNCHANGED, None
         for missing in staged.missing:
-            self._send_stubbornly(device, release, missing, client, emit, cancelled, moved)
-        if cancelled.is_set():
-            raise Cancelled
-        operation = client.activate(release.digest(), retry=self._retry)
-        return _follow(device, client, operation.id, emit, cancelled)
+            self._bring(missing)
+        self._check_cancelled()
+        return self._follow(self.client.activate(self.release.digest(), retry=self.retry).id)
 
-    def _send_stubbornly(
-        self,
-        device: str,
-        release: DeviceRelease,
-        missing: MissingBlob,
-        client: AgentClient,
-        emit: Emit,
-        cancelled: threading.Event,
-        moved: "_Moved",
-    ) -> None:
-        """A device takes a moment to notice that an earlier transfer was cut; until then it says that the blob is
-        being received. Then it is asked again what it holds."""
+    def _bring(self, missing: MissingBlob) -> None:
+        """Sends one blob. A device takes a moment to notice that an earlier transfer was cut, and until then says
+        that the blob is being received: then it is asked again what it holds."""
         deadline = time.monotonic() + _PATIENCE
         still: MissingBlob | None = missing
         while still is not None:
             try:
-                return self._send(device, release, still, client, emit, cancelled, moved)
+                self._send(still)
+                return
             except DeviceError as error:
                 if error.code != "conflict" or time.monotonic() > deadline:
                     raise
-            if cancelled.wait(0.2):
-                raise Cancelled
-            staged = client.stage(release, retry=self._retry)
+            self._pause(0.2)
+            staged = self.client.stage(self.release, retry=self.retry)
             still = next((blob for blob in staged.missing if blob.digest == missing.digest), None)
 
-    def _send(
-        self,
-        device: str,
-        release: DeviceRelease,
-        missing: MissingBlob,
-        client: AgentClient,
-        emit: Emit,
-        cancelled: threading.Event,
-        moved: "_Moved",
-    ) -> None:
-        artifact, blob = _find(release, missing.digest)
-        path = self._source.path(artifact, blob)
+    def _send(self, missing: MissingBlob) -> None:
+        artifact, blob = _find(self.release, missing.digest)
+        path = self.source.path(artifact, blob)
 
         def arrived(done: int) -> None:
-            moved.note(missing.digest, done - missing.offset)
-            emit(Moved(device, blob.name, done, blob.size))
-            if cancelled.is_set():
-                raise Cancelled
+            self.moved[missing.digest] = done - missing.offset
+            self.emit(Moved(self.device, blob.name, done, blob.size))
+            self._check_cancelled()
 
-        client.put_blob(missing.digest, missing.size, missing.offset, path, arrived)
+        self.client.put_blob(missing.digest, missing.size, missing.offset, path, arrived)
 
+    def _follow(self, operation: int) -> tuple[Outcome, str | None]:
+        """The device's verdict."""
+        cursor = 0
+        last: ActivationEvent | None = None
+        while True:
+            self._check_cancelled()
+            page = self._ask_patiently(operation, cursor)
+            cursor = page.next
+            for event in page.events:
+                text = f"{event.state}: {event.detail}" if event.detail else str(event.state)
+                self.emit(Noted(self.device, text))
+                last = event if event.outcome else last
+            if page.done and last is None:
+                return Outcome.SUPERSEDED, "another release took its place"
+            if page.done and last is not None:
+                return last.outcome or Outcome.SUPERSEDED, last.detail
 
-class _Moved:
-    """Bytes sent to one device, over all its files."""
+    def _ask_patiently(self, operation: int, cursor: int) -> EventPage:
+        """Losing the connection changes nothing on the device, so it is tried again for a while."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self.client.events(operation, cursor, _WAIT)
+            except Unreachable:
+                if time.monotonic() > deadline:
+                    raise
+                self._pause(0.5)
 
-    def __init__(self) -> None:
-        self._by_blob: dict[str, int] = {}
+    def _check_cancelled(self) -> None:
+        if self.cancelled.is_set():
+            raise Cancelled
 
-    def note(self, digest: str, count: int) -> None:
-        self._by_blob[digest] = count
-
-    @property
-    def bytes(self) -> int:
-        return sum(self._by_blob.values())
+    def _pause(self, seconds: float) -> None:
+        if self.cancelled.wait(seconds):
+            raise Cancelled
 
 
 def _find(release: DeviceRelease, digest: str) -> tuple[Artifact, BlobRef]:
@@ -152,35 +159,3 @@ def _find(release: DeviceRelease, digest: str) -> tuple[Artifact, BlobRef]:
             if file.digest == digest:
                 return model.artifact, file
     raise DeviceError(f"the device asks for {digest}, which is no part of the release", code="version")
-
-
-def _follow(
-    device: str, client: AgentClient, operation: int, emit: Emit, cancelled: threading.Event
-) -> tuple[Outcome, str | None]:
-    """The device's verdict. Losing the connection changes nothing there, so it is tried again for a while."""
-    cursor = 0
-    last: ActivationEvent | None = None
-    while True:
-        if cancelled.is_set():
-            raise Cancelled
-        page = _patiently(partial(client.events, operation, cursor, _WAIT), cancelled)
-        cursor = page.next
-        for event in page.events:
-            emit(Noted(device, f"{event.state}: {event.detail}" if event.detail else str(event.state)))
-            last = event if event.outcome else last
-        if page.done:
-            if last is None:
-                return Outcome.SUPERSEDED, "another release took its place"
-            return last.outcome or Outcome.SUPERSEDED, last.detail
-
-
-def _patiently(ask: Callable[[], EventPage], cancelled: threading.Event) -> EventPage:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return ask()
-        except Unreachable:
-            if time.monotonic() > deadline:
-                raise
-            if cancelled.wait(0.5):
-                raise Cancelled from None

@@ -167,7 +167,7 @@ def _ordered(request: ModelRequest, candidates: Sequence[Candidate]) -> list[Can
     return sorted(candidates, key=lambda candidate: (rank(candidate.facts), candidate.position))
 
 
-def _options(request: ModelRequest, facts: GgufFacts, context: int, layers: int | None) -> ServeOptions:
+def _options(request: ModelRequest, context: int, layers: int | None) -> ServeOptions:
     # pooling looks at one physical batch, so that has to hold the longest text
     ubatch = max(UBATCH, context) if request.task == "embeddings" else UBATCH
     return ServeOptions(context, request.parallel, request.kv_type, layers, ubatch, request.task)
@@ -177,7 +177,7 @@ def _impossible(request: ModelRequest, facts: GgufFacts) -> str | None:
     """Why no amount of memory would help, or None."""
     if facts.context_length is not None and facts.context_length < request.context_min:
         return f"it was trained on {facts.context_length} tokens, fewer than the least context, {request.context_min}"
-    return fits.unsupported(facts, _options(request, facts, request.context_min, 0))
+    return fits.unsupported(facts, _options(request, request.context_min, 0))
 
 
 def _report(
@@ -185,7 +185,7 @@ def _report(
 ) -> FitReport:
     return fits.fit(
         facts,
-        _options(request, facts, context, attempt.layers),
+        _options(request, context, attempt.layers),
         vram_free=None if attempt.gpu is None else attempt.gpu.free,
         ram_free=memory.ram_free,
         ram_reserve=memory.ram_reserve,

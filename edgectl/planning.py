@@ -78,9 +78,9 @@ def prepare_rollback(
         repository.release(number)  # a number that never was is an error, not a refusal on every device
     sightings = observe(devices)
     desired: dict[str, Desired] = {}
-    for device in devices:
+    for device, sighting in zip(devices, sightings, strict=True):
         if number is None:
-            target = repository.previous_release(device.name)
+            target = _release_before(repository, sighting)
             why = "no release was committed here before the current one"
         else:
             target = repository.device_release(number, device.name)
@@ -88,6 +88,17 @@ def prepare_rollback(
         desired[device.name] = Desired(target, refusal=None if target else why)
     label = f"r{number}" if number is not None else "the previous release"
     return Prepared(diff(label, desired, observed(sightings), retry=retry), {}, None, sightings, ())
+
+
+def _release_before(repository: Repository, sighting: Sighting) -> DeviceRelease | None:
+    """What the device served before its current release. That one may be missing from the inventory's rollouts:
+    a device finishes by itself what was interrupted here, and then the last one known is the one before."""
+    name = sighting.device.name
+    last = repository.current_release(name)
+    active = sighting.state.active if sighting.state else None
+    if last is not None and active is not None and active != last.digest():
+        return last
+    return repository.previous_release(name)
 
 
 def number(repository: Repository, prepared: Prepared) -> tuple[Plan, int]:

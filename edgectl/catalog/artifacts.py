@@ -9,6 +9,7 @@ from typing import Protocol
 from agent_daemon.contract import digest as digests
 from agent_daemon.contract.gguf import ByteSource, GgufError, GgufFacts, combine, read_facts
 from agent_daemon.contract.release import Artifact, BlobRef
+from edgectl.catalog import facts_memory
 from edgectl.catalog.selection import Group, ListedFile
 from edgectl.errors import CatalogError
 
@@ -72,8 +73,13 @@ def pin(groups: Sequence[Group], origin: Origin, *, named: bool) -> tuple[Pinned
 def _facts(group: Group, origin: Origin) -> GgufFacts:
     parts = []
     for file in group.files:
-        with origin.open(file) as source:
-            parts.append(read_facts(source))
+        facts = facts_memory.recall(file.sha256) if file.sha256 else None
+        if facts is None:
+            with origin.open(file) as source:
+                facts = read_facts(source)
+            if file.sha256:
+                facts_memory.remember(file.sha256, facts)
+        parts.append(facts)
     return combine(parts)
 
 

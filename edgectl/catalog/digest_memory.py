@@ -5,13 +5,12 @@ but not remembered: it could change again within the clock's grain, unseen.
 """
 
 import json
-import os
-import tempfile
 import time
 from pathlib import Path
 
 from agent_daemon.contract import digest as digests
 from edgectl.catalog.artifacts import Progress, silent
+from edgectl.catalog.cache_folder import cache_folder, replace_text
 from edgectl.errors import CatalogError
 
 _SETTLED_NS = 2_000_000_000
@@ -71,10 +70,7 @@ def _hash(path: Path, total: int, progress: Progress, label: str) -> str:
 
 
 def _file() -> Path:
-    chosen = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification has relative values ignored.
-    root = Path(chosen) if chosen.startswith("/") else Path.home() / ".cache"
-    return root / "edgectl" / "digests.json"
+    return cache_folder() / "digests.json"
 
 
 def _load() -> dict[str, tuple[int, int, int, str]]:
@@ -90,12 +86,4 @@ def _load() -> dict[str, tuple[int, int, int, str]]:
 
 
 def _store(entries: dict[str, tuple[int, int, int, str]]) -> None:
-    target = _file()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".digests-")
-        with os.fdopen(handle, "w") as stream:
-            json.dump(entries, stream)
-        Path(name).replace(target)
-    except OSError:
-        return
+    replace_text(_file(), json.dumps(entries))

@@ -39,3 +39,9 @@ def chat_model() -> Any:
 @pytest.fixture(scope="session")
 def embedding_model() -> Any:
     return load_model("embeddings", 100, 1)
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Any:
+    """One sequence of 100 tokens."""
+    return load_model("chat", 100, 1)

@@ -110,6 +110,13 @@ def test_resolving_pins_the_commit_and_reads_the_header_only(control: Control, e
     assert control.cached() == []
 
 
+def test_a_header_that_was_read_once_is_not_asked_for_again(control: Control, endpoint: HfEndpoint) -> None:
+    first = control.resolve("hf://org/repo/a-Q4_K_M.gguf")
+    before = endpoint.file_bytes
+    assert control.resolve("hf://org/repo/a-Q4_K_M.gguf") == first
+    assert endpoint.file_bytes == before
+
+
 def test_a_fetch_brings_the_checked_file_into_the_hub_cache(control: Control, endpoint: HfEndpoint) -> None:
     (found,) = control.resolve("hf://org/repo/a-Q4_K_M.gguf")
     before = endpoint.file_bytes

@@ -1,0 +1,309 @@
+"""The activator on this device: real journal, store and supervisor, real workers with a real model."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent_daemon.activation import FreeMemory
+from agent_daemon.activator import Activator
+from agent_daemon.contract.release import DeviceRelease, Probe, ServedModel
+from agent_daemon.contract.wire import ActivationEvent, Outcome
+from agent_daemon.contract.wire import ActivationState as S
+from agent_daemon.errors import BlobsMissing, Conflict, NotFound, QuarantinedRelease
+from agent_daemon.journal import Journal
+from agent_daemon.serving import Serving
+from agent_daemon.store import Store
+from agent_daemon.supervisor import Supervisor
+from agent_daemon.worker_messages import Load
+from agent_daemon.worker_process import WorkerProcess
+from tests.support.inventory_messages import device_release, digest
+from tests.support.models import quickstart_model, refused_by_llama
+from tests.support.releases import LAYERS, artifact, release, served
+
+PLENTY = FreeMemory(ram=2**40, vram={})
+NOTHING = FreeMemory(ram=0, vram={})
+
+
+class Device:
+    """The parts of one device over a folder; `free` is what it says that it has."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self._folder = folder
+        self.free = PLENTY
+        self.published = 0
+        self.journal = Journal(folder / "journal.db")
+        self.store = store
+        self.serving = Serving()
+        self.supervisor = Supervisor(self._spawn, lambda _event: None)
+        self.activator = Activator(
+            self.journal, store, self.supervisor, self.serving, lambda: self.free, self._publish
+        )
+
+    def _publish(self) -> None:
+        self.published += 1
+
+    async def _spawn(self, model: ServedModel) -> WorkerProcess:
+        placement = model.placement
+        load = Load(
+            path=str(self.store.model_path(model.artifact)),
+            task=model.task,
+            context=placement.context,
+            parallel=placement.parallel,
+            kv_type=placement.kv_type,
+            gpu_layers=0,
+            layers=LAYERS,
+            threads=2,
+        )
+        return await WorkerProcess.spawn(load, self._folder / "worker.log", {})
+
+    def run(self, scenario: Callable[[], Awaitable[None]]) -> None:
+        async def whole() -> None:
+            try:
+                await scenario()
+            finally:
+                await self.activator.close()
+                await self.supervisor.close()
+
+        asyncio.run(whole())
+
+    async def deploy(self, wanted: DeviceRelease, *, retry: bool = False) -> list[ActivationEvent]:
+        """The events of an activation from begin to end."""
+        self.activator.stage(wanted, retry)
+        operation = self.activator.activate(wanted.digest(), retry).id
+        while not self.activator.settled(operation):
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0)
+        return [event for _, event in self.journal.events(operation, 0)]
+
+    def pids(self) -> dict[str, int | None]:
+        return {name: status.pid for status in self.supervisor.status() for name in status.models}
+
+    def close(self) -> None:
+        self.journal.close()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Holds the quickstart model and one that llama.cpp refuses."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    for path in (quickstart_model(), refused_by_llama(tmp_path_factory.mktemp("refused"))):
+        (blob,) = artifact(path).files
+        with store.open_partial(blob.digest, blob.size, 0) as partial:
+            partial.write(path.read_bytes())
+            partial.finish()
+    return store
+
+
+@pytest.fixture
+def device(tmp_path: Path, store: Store) -> Iterator[Device]:
+    device = Device(tmp_path, store)
+    yield device
+    device.close()
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> DeviceRelease:
+    return release(served("assistant", refused_by_llama(tmp_path)), number=2)
+
+
+GOOD = release(served("assistant", quickstart_model(), context=256), number=1)
+ABSENT = device_release(number=7)
+
+
+# -- what is refused before anything happens -------------------------------------------------------------
+
+
+def test_staging_says_what_is_missing_and_how_much_of_it_is_there(device: Device) -> None:
+    (file,) = ABSENT.blobs()
+    staged = device.activator.stage(ABSENT, False)
+    assert [(blob.digest, blob.size, blob.offset) for blob in staged.missing] == [(file.digest, 100, 0)]
+    assert staged.operation is not None
+    assert (staged.operation.state, staged.operation.number) == (S.STAGING, 7)
+    with device.store.open_partial(file.digest, 100, 0) as partial:
+        partial.write(b"x" * 40)
+    again = device.activator.stage(ABSENT, False)
+    assert again.operation == staged.operation
+    assert again.missing[0].offset == 40
+    assert device.activator.held() == ()
+    with pytest.raises(BlobsMissing, match="r7 cannot be activated: 1 of 1 files are missing"):
+        device.activator.activate(ABSENT.digest(), False)
+    assert device.published == 1
+
+
+def test_a_release_that_was_never_staged_is_not_found(device: Device) -> None:
+    with pytest.raises(NotFound):
+        device.activator.activate(digest("f"), False)
+    assert device.journal.latest() is None
+
+
+def test_another_release_supersedes_one_that_was_only_staged(device: Device) -> None:
+    first = device.activator.stage(ABSENT, False).operation
+    second = device.activator.stage(GOOD, False).operation
+    assert first is not None
+    assert second is not None
+    assert second.id > first.id
+    (_, last) = device.journal.events(first.id, 0)[-1]
+    assert (last.outcome, last.detail) == (Outcome.SUPERSEDED, "another release came first")
+    assert device.activator.settled(first.id)
+    assert not device.activator.settled(second.id)
+    assert device.activator.held() == (GOOD.digest(),)
+
+
+@pytest.mark.parametrize("state", [S.ACTIVATING, S.PROBING, S.REVERTING])
+def test_a_device_does_one_thing_at_a_time(device: Device, state: S) -> None:
+    operation = device.activator.stage(ABSENT, False).operation
+    assert operation is not None
+    device.journal.advance(operation.id, state)
+    for attempt in (device.activator.stage, lambda wanted, retry: device.activator.activate(wanted.digest(), retry)):
+        with pytest.raises(Conflict, match=f"this device is {state} r7"):
+            attempt(GOOD, False)
+
+
+def test_a_quarantined_release_is_refused_with_its_reason_until_a_person_says_retry(device: Device) -> None:
+    operation = device.activator.stage(ABSENT, False).operation
+    assert operation is not None
+    device.journal.advance(operation.id, S.REVERTED, reason="it answered nothing")
+    for attempt in (device.activator.stage, lambda wanted, retry: device.activator.activate(wanted.digest(), retry)):
+        with pytest.raises(QuarantinedRelease, match="r7 was reverted .* quarantined: it answered nothing"):
+            attempt(ABSENT, False)
+    assert device.activator.stage(ABSENT, True).missing
+    # Staging moves bytes only: nothing is forgiven before it is tried again.
+    assert [barred.release for barred in device.journal.quarantined()] == [ABSENT.digest()]
+    with pytest.raises(BlobsMissing):
+        device.activator.activate(ABSENT.digest(), True)
+
+
+# -- what happens ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.engine
+def test_a_release_is_served_a_bad_one_reverts_and_a_client_would_not_have_noticed(
+    device: Device, broken: DeviceRelease
+) -> None:
+    async def scenario() -> None:
+        events = await device.deploy(GOOD)
+        assert [event.state for event in events if not event.detail] == [
+            S.STAGED,
+            S.ACTIVATING,
+            S.PROBING,
+            S.COMMITTED,
+        ]
+        assert events[-1].outcome is Outcome.SUCCEEDED
+        assert device.journal.active() == GOOD.digest()
+        assert device.serving.names() == ("assistant",)
+        before = device.pids()
+        staged = device.activator.stage(GOOD, False)
+        assert (staged.operation, staged.missing) == (None, ())
+
+        events = await device.deploy(broken)
+        assert [event.state for event in events if event.outcome] == [S.REVERTED]
+        assert events[-1].outcome is Outcome.REVERTED
+        assert events[-1].detail is not None
+        assert events[-1].detail.startswith("assistant could not be loaded: ")
+        assert "strategy: handover" in [event.detail for event in events]
+        assert device.journal.active() == GOOD.digest()
+        assert device.pids() == before
+        route = device.serving.find("assistant")
+        assert route is not None
+        assert (route.release, route.number) == (GOOD.digest(), 1)
+        with pytest.raises(QuarantinedRelease):
+            device.activator.stage(broken, False)
+        # The old one can be asked for by name without moving a byte.
+        assert GOOD.digest() in device.activator.held()
+        events = await device.deploy(broken, retry=True)
+        assert events[-1].outcome is Outcome.REVERTED
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+def test_where_both_do_not_fit_the_old_one_ends_before_the_new_one_begins(device: Device) -> None:
+    larger = release(served("assistant", quickstart_model(), context=512), number=2)
+
+    async def scenario() -> None:
+        await device.deploy(GOOD)
+        device.free = NOTHING
+        events = await device.deploy(larger)
+        assert events[-1].outcome is Outcome.SUCCEEDED
+        details = [event.detail for event in events]
+        assert "strategy: replace" in details
+        assert "not enough memory for both releases: requests wait while they are exchanged" in details
+        assert device.supervisor.keys() == {larger.models[0].engine_key()}
+        assert await device.serving.route("assistant") == device.serving.find("assistant")
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+def test_a_release_that_only_changes_words_keeps_its_worker(device: Device) -> None:
+    words = release(
+        served("assistant", quickstart_model(), context=256, system_prompt="Be brief."),
+        served("second-name", quickstart_model(), context=256),
+        number=2,
+    )
+
+    async def scenario() -> None:
+        await device.deploy(GOOD)
+        (pid,) = device.pids().values()
+        device.free = NOTHING
+        assert (await device.deploy(words))[-1].outcome is Outcome.SUCCEEDED
+        assert device.pids() == {"assistant": pid, "second-name": pid}
+        route = device.serving.find("assistant")
+        assert route is not None
+        assert route.model.system_prompt == "Be brief."
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+def test_a_model_too_slow_for_its_manifest_reverts_when_time_is_up(device: Device) -> None:
+    probe = Probe(min_healthy=0, timeout=1.5, min_tokens_per_second=100_000)
+
+    async def scenario() -> None:
+        events = await device.deploy(GOOD.model_copy(update={"probe": probe}))
+        assert events[-1].outcome is Outcome.REVERTED
+        assert events[-1].detail is not None
+        assert events[-1].detail.startswith("probe failed: not healthy within 1.5 s")
+        # Nothing was served before, so nothing is the state to go back to.
+        assert (device.journal.active(), device.serving.names(), device.pids()) == (None, (), {})
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("state", [S.ACTIVATING, S.PROBING, S.REVERTING])
+def test_after_a_restart_what_was_half_done_is_reverted_and_the_old_one_answers(
+    device: Device, broken: DeviceRelease, state: S
+) -> None:
+    old = device.journal.begin(device.journal.keep_release(GOOD), 1)
+    device.journal.advance(old.id, S.COMMITTED)
+    half = device.journal.begin(device.journal.keep_release(broken), 2)
+    device.journal.advance(half.id, state)
+
+    async def scenario() -> None:
+        await device.activator.recover()
+        assert device.serving.names() == ("assistant",)
+        while not device.activator.settled(half.id):
+            await asyncio.sleep(0.02)
+        latest = device.journal.latest()
+        assert latest is not None
+        assert (latest.id, latest.state) == (half.id, S.REVERTED)
+        assert latest.reason == f"the agent was stopped while it was {state}"
+        assert device.supervisor.process(GOOD.models[0].engine_key()) is not None
+        assert [barred.number for barred in device.journal.quarantined()] == [2]
+
+    device.run(scenario)
+
+
+def test_after_a_restart_staging_waits_on_and_nothing_is_served(device: Device) -> None:
+    operation = device.activator.stage(ABSENT, False).operation
+
+    async def scenario() -> None:
+        await device.activator.recover()
+        await asyncio.sleep(0.05)
+        assert device.journal.latest() == operation
+        assert device.supervisor.keys() == frozenset()
+
+    device.run(scenario)
