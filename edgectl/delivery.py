@@ -52,10 +52,13 @@ class Delivery:
         assert step.release is not None
         began = time.monotonic()
         with AgentClient(self._transports[step.device]) as client:
+            threading.Thread(target=_abort_when, args=(cancelled, client), daemon=True).start()
             journey = _Journey(step.device, step.release, client, self._source, self._retry, emit, cancelled)
             try:
                 outcome, reason = journey.travel()
             except Unreachable as error:
+                if cancelled.is_set():
+                    raise Cancelled from None
                 outcome, reason = Outcome.UNREACHABLE, error.message
             except DeviceError as error:
                 refused = error.code == "quarantined"
@@ -151,6 +154,13 @@ class _Journey:
     def _pause(self, seconds: float) -> None:
         if self.cancelled.wait(seconds):
             raise Cancelled
+
+
+def _abort_when(cancelled: threading.Event, client: AgentClient) -> None:
+    """A device that hangs must not hold up the person who has given up on it. The event is set at the end of the
+    wave at the latest, when there is nothing left to abort."""
+    cancelled.wait()
+    client.abort()
 
 
 def _find(release: DeviceRelease, digest: str) -> tuple[Artifact, BlobRef]:

@@ -60,7 +60,9 @@ def test_a_worker_killed_while_idle_comes_back_and_a_request_meanwhile_waits_for
     wait_until(lambda: worker_of(served_agent, "single")["state"] != "ready", pause=0.01)
     assert served_agent.ask("/readyz")[1]["waiting"] == ["single"]
     assert served_agent.ask("/healthz")[0] == 200
-    status, answer = served_agent.ask("/v1/completions", {"model": "single", "prompt": COUNT, "max_tokens": 2})
+    status, answer = served_agent.ask(
+        "/v1/completions", {"model": "single", "prompt": COUNT, "max_tokens": 2}
+    )
     assert (status, answer["usage"]["completion_tokens"]) == (200, 2)
     worker = back(served_agent, "single", before + 1)
     assert worker["error"] is None
@@ -202,7 +204,9 @@ def test_a_model_that_llama_refuses_stays_down_when_restarting_was_not_asked_for
     assert bench.what()[:2] == ["started", "crashed"]
 
 
-def test_models_with_the_same_engine_share_a_worker_and_a_drain_waits_for_its_requests(tmp_path: Path) -> None:
+def test_models_with_the_same_engine_share_a_worker_and_a_drain_waits_for_its_requests(
+    tmp_path: Path,
+) -> None:
     bench = Bench(quickstart_model(), tmp_path / "worker.log")
     one, two = served("one", quickstart_model()), served("two", quickstart_model(), system_prompt="Be brief.")
     key = one.engine_key()

@@ -88,11 +88,12 @@ def test_every_output_for_programs_is_json(edgectl: Edgectl, desk: AgentProcess,
         ("usage",),
         ("query", "select * from device_status"),
     )
-    answers = {command[0]: edgectl.run(*command, "-o", "json") for command in commands}
-    assert {name: done.code for name, done in answers.items()} == dict.fromkeys(answers, 0)
-    documents = {name: json.loads(done.out) for name, done in answers.items()}
+    answers = [edgectl.run(*command, "-o", "json") for command in commands]
+    assert [done.code for done in answers] == [0] * len(commands)
+    parsed = [json.loads(done.out) for done in answers]
+    documents = {command[0]: document for command, document in zip(commands, parsed, strict=True)}
     (row,) = documents["query"]
-    assert (row["name"], row["state"], row["models"]) == ("desk", "serving", "assistant,helper")
+    assert (row["name"], row["state"], row["models"]) == ("desk", "serving", "assistant, helper")
     assert (row["workers_total"], row["workers_ready"], row["memory"]) == (2, 2, "ram")
     (device,) = documents["status"]["devices"]
     assert {key: device[key] for key in ("name", "state", "requests")} == {
@@ -114,13 +115,14 @@ def test_nobody_to_ask_is_a_usage_error(
     done = edgectl.run("deploy", "-f", other)
     assert done.code == 2
     assert done.err.endswith(
-        "edgectl: nobody is there to confirm the plan\n"
-        "  hint: say --yes to carry it out without asking\n"
+        "edgectl: nobody is there to confirm the plan\n  hint: say --yes to carry it out without asking\n"
     )
     assert desk.state()["operation"] == before["operation"]
 
 
-def test_a_mistake_in_the_manifest_is_a_usage_error(edgectl: Edgectl, desk: AgentProcess, tmp_path: Path) -> None:
+def test_a_mistake_in_the_manifest_is_a_usage_error(
+    edgectl: Edgectl, desk: AgentProcess, tmp_path: Path
+) -> None:
     before = desk.state()
     wrong = manifests.write(tmp_path / "wrong.yaml", {"assistant": {"source": "file:/m.gguf", "contxt": 512}})
     done = edgectl.deploy(wrong)

@@ -8,9 +8,9 @@ import pytest
 
 from tests.e2e import manifests
 from tests.e2e.asking import Client, Seen
-from tests.e2e.commands import Done, Edgectl
+from tests.e2e.commands import Done, Edgectl, finish
 from tests.support import models
-from tests.support.agent import AgentProcess
+from tests.support.agent import AgentProcess, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -70,6 +70,24 @@ def test_a_broken_release_reverts_and_no_client_of_the_old_one_got_an_error(
     kept = after["workers"][0]["pid"] == before["workers"][0]["pid"]
     assert kept is (strategy == "handover")
     assert result["release"] in {f"r{barred['number']}" for barred in after["quarantine"]}
+
+
+def test_the_command_outlives_a_restart_of_the_agent(
+    edgectl: Edgectl, serving: AgentProcess, other_model: Path, tmp_path: Path
+) -> None:
+    manifest = manifests.write(
+        tmp_path / "held.yaml", {"assistant": manifests.model(other_model)}, probe={"min_healthy": 20}
+    )
+    deploying = edgectl.start("deploy", "-f", manifest, "--yes", "-o", "json")
+    wait_until(lambda: serving.state()["operation"]["state"] == "probing")
+    serving.kill()
+    serving.start()
+    done = finish(deploying)
+    (result,) = done.json["devices"]
+    assert (done.code, result["outcome"]) == (1, "reverted")
+    assert result["reason"] == "the agent was stopped while it was probing"
+    assert serving.chat()[0] == 200
+    assert serving.state()["active_number"] == 1
 
 
 def test_the_table_says_so_too(edgectl: Edgectl, serving: AgentProcess, tmp_path: Path) -> None:

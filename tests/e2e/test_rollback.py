@@ -1,6 +1,5 @@
 """Back to an earlier release: without moving a byte, and without the bad one coming back."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from tests.e2e import manifests
 from tests.e2e.commands import Edgectl, listing
 from tests.support import models
-from tests.support.agent import AgentProcess, running_agent
+from tests.support.agent import AgentProcess
 
 pytestmark = pytest.mark.engine
 
@@ -31,21 +30,26 @@ class Desk:
         return number
 
 
-@pytest.fixture
-def desk(quickstart: Path, other_model: Path, tmp_path: Path) -> Iterator[Desk]:
-    edgectl = Edgectl(tmp_path / "inventory.db")
-    with running_agent(tmp_path / "state") as agent:
-        edgectl.add("desk", agent)
-        wanted = {
-            "first": manifests.model(quickstart),
-            "second": manifests.model(other_model),
-            "third": manifests.model(other_model, context=768),
-        }
-        for name, model in wanted.items():
-            edgectl.deployed(manifests.write(tmp_path / f"{name}.yaml", {"assistant": model}))
-        bad = manifests.write(tmp_path / "bad.yaml", {"assistant": manifests.model(models.silent(tmp_path))})
-        assert edgectl.deploy(bad).outcomes() == {"desk": "reverted"}
-        yield Desk(edgectl, agent, bad)
+@pytest.fixture(scope="module")
+def desk(
+    edgectl: Edgectl,
+    agent: AgentProcess,
+    quickstart: Path,
+    other_model: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Desk:
+    folder = tmp_path_factory.mktemp("manifests")
+    edgectl.add("desk", agent)
+    wanted = {
+        "first": manifests.model(quickstart),
+        "second": manifests.model(other_model),
+        "third": manifests.model(other_model, context=768),
+    }
+    for name, model in wanted.items():
+        edgectl.deployed(manifests.write(folder / f"{name}.yaml", {"assistant": model}))
+    bad = manifests.write(folder / "bad.yaml", {"assistant": manifests.model(models.silent(folder))})
+    assert edgectl.deploy(bad).outcomes() == {"desk": "reverted"}
+    return Desk(edgectl, agent, bad)
 
 
 def rollback(desk: Desk, *arguments: str) -> tuple[int, str, str | None, int]:
@@ -76,7 +80,7 @@ def test_rollback_goes_back_step_by_step_without_moving_a_byte(desk: Desk) -> No
 
 
 def test_the_bad_release_is_refused_until_retry_is_said(desk: Desk) -> None:
-    events = desk.agent.state()["operation"]["id"]
+    before = desk.agent.state()["operation"]["id"]
     done = desk.edgectl.deploy(desk.bad)
     assert (done.code, done.outcomes()) == (1, {"desk": "refused"})
     assert done.json["devices"][0]["reason"] == (
@@ -84,8 +88,8 @@ def test_the_bad_release_is_refused_until_retry_is_said(desk: Desk) -> None:
         "--retry tries it again"
     )
     assert rollback(desk, "--to", "r4")[:2] == (1, "refused")
-    assert desk.agent.state()["operation"]["id"] == events
-    assert rollback(desk) == (0, "succeeded", "r2", 0)
+    assert desk.agent.state()["operation"]["id"] == before
+    assert rollback(desk, "--to", "r2") == (0, "succeeded", "r2", 0)
     assert desk.edgectl.deploy(desk.bad).outcomes() == {"desk": "refused"}
     done = desk.edgectl.deploy(desk.bad, "--retry")
     assert (done.code, done.outcomes()) == (1, {"desk": "reverted"})
@@ -100,11 +104,8 @@ def test_the_bad_release_is_refused_until_retry_is_said(desk: Desk) -> None:
         ("newest", 2, "edgectl: --to 'newest': expected a release such as r1\n"),
     ],
 )
-def test_a_release_that_never_was(
-    edgectl: Edgectl, agent: AgentProcess, target: str, code: int, message: str
-) -> None:
-    edgectl.run("device", "add", "desk", "--local", "--state-dir", agent.state_dir)
-    done = edgectl.run("rollback", "--to", target, "--yes")
+def test_a_release_that_never_was(desk: Desk, target: str, code: int, message: str) -> None:
+    done = desk.edgectl.run("rollback", "--to", target, "--yes")
     assert (done.code, done.out) == (code, "")
     assert done.err.startswith(message)
     assert len(done.err.splitlines()) == 2

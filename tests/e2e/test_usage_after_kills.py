@@ -99,4 +99,6 @@ def assert_views_agree(edgectl: Edgectl, rows: dict[str, dict[str, int]]) -> Non
     wanted = {name: sum(row[name] for row in rows.values()) for name in names}
     for view in ("usage_by_minute", "usage_by_model", "device_status"):
         assert edgectl.query(f"select {sums} from {view}") == [wanted], view
-    assert edgectl.query("select count(*) AS rejected from events where kind = 'rejected'") == [{"rejected": 0}]
+    assert edgectl.query("select count(*) AS rejected from events where kind = 'rejected'") == [
+        {"rejected": 0}
+    ]

@@ -139,7 +139,9 @@ def test_a_stop_string_ends_the_answer_before_itself(desk: Desk) -> None:
 
 def test_text_held_back_for_a_stop_string_that_did_not_come_is_given_out_at_the_end(desk: Desk) -> None:
     desk.ask(1, prompt=COUNT, max_tokens=5)
-    desk.ask(2, prompt=COUNT, max_tokens=5, stop=(desk.model.piece(desk.model.tokenize(" 9")[0]).decode() + "?",))
+    desk.ask(
+        2, prompt=COUNT, max_tokens=5, stop=(desk.model.piece(desk.model.tokenize(" 9")[0]).decode() + "?",)
+    )
     desk.finish()
     assert desk.text(2) == desk.text(1)
     assert desk.of(2)[-1].finish_reason == "length"
