@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from agent_daemon import __version__
 from agent_daemon.activator import Activator
+from agent_daemon.bodies import BodyTooLarge, read_body
 from agent_daemon.contract import digest
 from agent_daemon.contract.wire import (
     Ack,
@@ -170,12 +171,10 @@ def _number(request: Request, name: str, default: float) -> float:
 
 
 async def _small_body(request: Request) -> bytes:
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > _BODY_LIMIT:
-            raise UsageProblem(f"a message may have {_BODY_LIMIT} bytes at most")
-    return bytes(data)
+    try:
+        return await read_body(request, _BODY_LIMIT)
+    except BodyTooLarge:
+        raise UsageProblem(f"a message may have {_BODY_LIMIT} bytes at most") from None
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -5,11 +5,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent_daemon.contract import digest
+from agent_daemon.contract import digest, sizes
 from agent_daemon.errors import UsageProblem
 
 DEFAULT_LISTEN = "127.0.0.1:11500"
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]i?B?|B)?", re.IGNORECASE | re.ASCII)
 _PORT = re.compile(r"\d{1,5}", re.ASCII)
 _SOCKET_PATH_LIMIT = 107
 
@@ -66,13 +65,11 @@ def parse_listen(text: str) -> Listen:
 
 
 def parse_size(text: str) -> int:
-    """`8GiB`, `512MiB`, `2G` (binary, as for memory) or plain bytes. Raises UsageProblem."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise UsageProblem(f"{text!r} is not a size; expected something like 8GiB or 512MiB")
-    number, unit = found.groups()
-    power = "bkmgt".index((unit or "b")[0].lower())
-    return int(float(number) * 1024**power)
+    """Bytes of a size such as `8GiB`, see `contract.sizes`. Raises UsageProblem."""
+    try:
+        return sizes.parse_size(text)
+    except ValueError as error:
+        raise UsageProblem(str(error)) from None
 
 
 def read_key_hashes(path: Path) -> frozenset[str]:

@@ -109,8 +109,10 @@ class Supervisor:
         seat = self._seats[key]
         seat.restart = False
         async with seat.changed:
-            if seat.state is WorkerState.READY:
-                seat.state = WorkerState.DRAINING
+            serving = seat.state is WorkerState.READY
+            # Whatever it was doing: an end that was asked for is no crash.
+            seat.state = WorkerState.DRAINING
+            if serving:
                 try:
                     await asyncio.wait_for(seat.changed.wait_for(lambda: seat.active <= 0), drain)
                 except TimeoutError:

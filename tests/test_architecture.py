@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
             activator
             probe serving runtime_probe supervisor activation store journal spool
             worker worker_process facts telemetry
-            gpus worker_messages settings
+            gpus worker_messages settings bodies
             errors
         """,
     }.items()
@@ -48,6 +48,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "starlette": (
         "agent_daemon.gateway",
         "agent_daemon.control_api",
+        "agent_daemon.bodies",
         "agent_daemon.listener",
         "agent_daemon.service",
     ),

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from agent_daemon.bodies import BodyTooLarge, read_body
 from agent_daemon.contract.release import Access
 from agent_daemon.errors import WorkerFailure
 from agent_daemon.gateway import answers
@@ -88,13 +89,11 @@ class Gateway:
 
 
 async def _body(request: Request) -> bytes:
-    """The whole body. Raises ApiError 413 as soon as it is longer than the limit."""
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > BODY_LIMIT:
-            raise ApiError(413, "request_too_large", f"a request's body may have {BODY_LIMIT} bytes at most")
-    return bytes(data)
+    try:
+        return await read_body(request, BODY_LIMIT)
+    except BodyTooLarge:
+        message = f"a request's body may have {BODY_LIMIT} bytes at most"
+        raise ApiError(413, "request_too_large", message) from None
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -54,7 +54,7 @@ class Device:
             kv_type=placement.kv_type,
             gpu_layers=0,
             layers=LAYERS,
-            threads=2,
+            threads=1,
         )
         return await WorkerProcess.spawn(load, self._folder / "worker.log", {})
 
@@ -172,7 +172,7 @@ def test_a_quarantined_release_is_refused_with_its_reason_until_a_person_says_re
         device.activator.stage,
         lambda wanted, retry: device.activator.activate(wanted.digest(), retry),
     ):
-        with pytest.raises(QuarantinedRelease, match="r7 was reverted .* quarantined: it answered nothing"):
+        with pytest.raises(QuarantinedRelease, match=r"r7 was reverted .* quarantined: it answered nothing"):
             attempt(ABSENT, False)
     assert device.activator.stage(ABSENT, True).missing
     # Staging moves bytes only: nothing is forgiven before it is tried again.

@@ -30,7 +30,8 @@ class _Answer:
 
 @pytest.mark.engine
 def test_http_goes_through_it_and_it_ends_with_the_connection(served_agent: AgentProcess) -> None:
-    request = b"GET /v1/hello HTTP/1.1\r\nHost: agent\r\n\r\nGET /v1/state HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n"
+    first_request = b"GET /v1/hello HTTP/1.1\r\nHost: agent\r\n\r\n"
+    request = first_request + b"GET /v1/state HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n"
     done = subprocess.run(dial(served_agent.state_dir), input=request, capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.count(b"HTTP/1.1 200 OK") == 2

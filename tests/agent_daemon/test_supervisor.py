@@ -84,9 +84,10 @@ def test_a_stream_whose_worker_is_killed_ends_with_an_error_and_the_next_request
     stream = openai_client.completions.create(model="single", **LONG, stream=True)
     next(stream)
     before = kill_worker(served_agent, "single")
-    with pytest.raises(openai.APIError, match="single cannot answer at this moment.*SIGKILL"):
-        for chunk in stream:
-            assert chunk.choices[0].finish_reason is None
+    seen = []
+    with pytest.raises(openai.APIError, match=r"single cannot answer at this moment.*SIGKILL"):
+        seen.extend(chunk.choices[0].finish_reason for chunk in stream)
+    assert set(seen) <= {None}
     back(served_agent, "single", before + 1)
     again = openai_client.completions.create(model="single", prompt=COUNT, max_tokens=2)
     assert again.usage is not None
@@ -112,14 +113,14 @@ def test_a_client_that_leaves_its_stream_stops_the_generation(
     served_agent: AgentProcess, openai_client: OpenAI
 ) -> None:
     stream = openai_client.completions.create(model="left-streaming", **LONG, stream=True)
-    for _ in range(3):
-        next(stream)
+    while not next(stream).choices[0].text:
+        pass
     assert worker_of(served_agent, "left-streaming")["active_requests"] == 1
     stream.close()
     wait_until(lambda: worker_of(served_agent, "left-streaming")["active_requests"] == 0)
     counted = usage_of(served_agent, "left-streaming")
     assert (counted["requests"], counted["failures"]) == (1, 1)
-    assert 3 <= counted["completion_tokens"] < 300
+    assert 1 <= counted["completion_tokens"] < 300
     assert counted["prompt_tokens"] > 10
 
 
@@ -179,7 +180,7 @@ class Bench:
             kv_type=placement.kv_type,
             gpu_layers=0,
             layers=LAYERS,
-            threads=2,
+            threads=1,
         )
         return await WorkerProcess.spawn(load, self._log, {})
 
@@ -244,6 +245,25 @@ def test_models_with_the_same_engine_share_a_worker_and_a_drain_waits_for_its_re
 
     asyncio.run(scenario())
     assert bench.what() == ["started", "started", "ready", "ready", "stopped"]
+
+
+def test_a_worker_that_is_stopped_while_it_loads_has_not_crashed(tmp_path: Path) -> None:
+    bench = Bench(quickstart_model(), tmp_path / "worker.log")
+    model = served("m", quickstart_model())
+
+    async def scenario() -> None:
+        bench.supervisor.start([model], restart=True)
+        while bench.supervisor.status()[0].pid is None:
+            await asyncio.sleep(0.01)
+        assert bench.supervisor.status()[0].state is WorkerState.STARTING
+        waiting = asyncio.create_task(bench.supervisor.wait_ready(model.engine_key()))
+        await asyncio.sleep(0)
+        await bench.supervisor.stop([model.engine_key()], drain=5)
+        with pytest.raises(WorkerFailure):
+            await waiting
+
+    asyncio.run(scenario())
+    assert bench.what() == ["started", "stopped"]
 
 
 def test_a_program_that_cannot_be_started_is_tried_again_with_growing_pauses() -> None:

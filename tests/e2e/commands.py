@@ -42,7 +42,12 @@ class Edgectl:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "EDGECTL_DATABASE_URL": f"sqlite:///{self.database}"},
+            env={
+                **os.environ,
+                "EDGECTL_DATABASE_URL": f"sqlite:///{self.database}",
+                # One for all tests of a module: digests of large files are remembered there.
+                "XDG_CACHE_HOME": str(self.database.parent / "cache"),
+            },
         )
 
     def run(self, *arguments: str | Path) -> Done:

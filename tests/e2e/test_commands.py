@@ -1,7 +1,6 @@
 """The commands of a working day, with their exit codes, on one device and on a device that is gone."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,10 @@ def manifest(quickstart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def desk(edgectl: Edgectl, agent: AgentProcess, manifest: Path) -> Iterator[AgentProcess]:
+def desk(edgectl: Edgectl, agent: AgentProcess, manifest: Path) -> AgentProcess:
     edgectl.add("desk", agent, "--label", "role=desk")
     edgectl.deployed(manifest)
-    yield agent
+    return agent
 
 
 def test_two_models_are_served_by_two_workers(desk: AgentProcess) -> None:

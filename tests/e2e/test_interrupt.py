@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ SIZE = models.quickstart_model().stat().st_size
 @pytest.fixture(scope="module")
 def desk(
     edgectl: Edgectl, agent: AgentProcess, quickstart: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AgentProcess]:
+) -> AgentProcess:
     """A device that serves r1."""
     edgectl.add("desk", agent)
     folder = tmp_path_factory.mktemp("first")
     edgectl.deployed(manifests.write(folder / "first.yaml", {"assistant": manifests.model(quickstart)}))
-    yield agent
+    return agent
 
 
 def begin(edgectl: Edgectl, manifest: Path) -> subprocess.Popen[str]:
@@ -106,7 +105,7 @@ def test_while_the_device_activates(
     edgectl: Edgectl, desk: AgentProcess, other_model: Path, tmp_path: Path
 ) -> None:
     manifest = manifests.write(
-        tmp_path / "slow.yaml", {"assistant": manifests.model(other_model)}, probe={"min_healthy": 8}
+        tmp_path / "slow.yaml", {"assistant": manifests.model(other_model)}, probe={"min_healthy": 5}
     )
     command = begin(edgectl, manifest)
     wait_until(lambda: operation(desk)["state"] == "probing")

@@ -1,6 +1,6 @@
 """A release that is not well goes away by itself, and clients of the old one do not notice."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,12 +25,12 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], str]] = {
 @pytest.fixture(scope="module")
 def serving(
     edgectl: Edgectl, agent: AgentProcess, quickstart: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AgentProcess]:
+) -> AgentProcess:
     """The agent with r1 committed."""
     edgectl.add("desk", agent)
     folder = tmp_path_factory.mktemp("first")
     edgectl.deployed(manifests.write(folder / "first.yaml", {"assistant": manifests.model(quickstart)}))
-    yield agent
+    return agent
 
 
 def deploy_while_asked(edgectl: Edgectl, agent: AgentProcess, manifest: Path) -> tuple[Done, list[Seen]]:

@@ -21,7 +21,8 @@ def load_model(task: Any, context: int, parallel: int) -> Any:
         kv_type="f16",
         gpu_layers=0,
         layers=LAYERS,
-        threads=2,
+        # One thread is not slowed down by whatever else runs on a small machine; two that wait for each other are.
+        threads=1,
     )
     log = EngineLog()
     model = Model(load, log)

@@ -76,7 +76,7 @@ def test_the_greedy_answer_is_the_one_of_the_librarys_own_interface(desk: Desk) 
     desk.ask(1, messages=tuple(question), max_tokens=10)
     desk.finish()
     reference = llama_cpp.Llama(
-        str(quickstart_model()), n_ctx=1024, n_threads=2, flash_attn=True, verbose=False
+        str(quickstart_model()), n_ctx=1024, n_threads=1, flash_attn=True, verbose=False
     )
     try:
         answer: Any = reference.create_chat_completion(question, temperature=0, max_tokens=10)
