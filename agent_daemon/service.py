@@ -141,13 +141,8 @@ class Service:
             layers=placement.layers,
             threads=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
         )
-        # OpenMP's threads wait for each other by spinning unless told otherwise. As soon as anything else wants
-        # the processor, a second worker for one, they spin away the time of the thread that they wait for:
-        # two workers on two cores were seen to be thirty times slower for it.
-        environment = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
-        if placement.gpu_uuid:
-            # A uuid, not an index: the numbering of GPUs differs between NVML and CUDA.
-            environment["CUDA_VISIBLE_DEVICES"] = placement.gpu_uuid
+        # A uuid, not an index: the numbering of GPUs differs between NVML and CUDA.
+        environment = {"CUDA_VISIBLE_DEVICES": placement.gpu_uuid} if placement.gpu_uuid else {}
         log = self._settings.logs / f"worker-{model.engine_key().removeprefix('sha256:')[:12]}.log"
         return await WorkerProcess.spawn(load, log, environment)
 

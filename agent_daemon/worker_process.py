@@ -29,7 +29,8 @@ _LINE_LIMIT = 64 * 1024 * 1024
 _LOG_LIMIT = 1024 * 1024
 _QUIET_THREADS = {"OMP_WAIT_POLICY": "passive"}
 """llama.cpp's threads wait for one another after every operation. Spinning there is a little faster on an idle
-machine and 4 to 40 times slower as soon as anything else wants a core (ARCHITECTURE.md has the figures)."""
+machine and 4 to 40 times slower as soon as anything else wants a core, a second worker for one
+(ARCHITECTURE.md has the figures)."""
 
 
 class WorkerProcess:

@@ -13,7 +13,9 @@ from edgectl import errors, manifest
 from edgectl.cli.app import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/cli.md")]
+DOCS = [
+    ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/cli.md")
+]
 
 
 def text(name: str) -> str:
@@ -21,7 +23,9 @@ def text(name: str) -> str:
 
 
 def test_the_command_reference_is_what_the_commands_say() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in ("XDG_STATE_HOME", "COLUMNS")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("XDG_STATE_HOME", "COLUMNS")
+    }
     done = subprocess.run(
         [sys.executable, "scripts/cli_reference.py"],
         cwd=ROOT,
@@ -82,7 +86,9 @@ def test_the_schema_is_json() -> None:
 
 def test_pins_have_hashes_and_name_no_index() -> None:
     for path in sorted((ROOT / "requirements").glob("*.txt")):
-        pins = re.findall(r"^[A-Za-z0-9][^#]*?(?=^[A-Za-z0-9#]|\Z)", path.read_text(), re.MULTILINE | re.DOTALL)
+        pins = re.findall(
+            r"^[A-Za-z0-9][^#]*?(?=^[A-Za-z0-9#]|\Z)", path.read_text(), re.MULTILINE | re.DOTALL
+        )
         assert pins, path.name
         for pin in pins:
             assert "==" in pin.splitlines()[0], f"{path.name}: {pin.splitlines()[0]}"
