@@ -83,19 +83,20 @@ class FreeMemory:
 
 
 def choose_strategy(new: DeviceRelease, running: frozenset[str], free: FreeMemory) -> Strategy:
-    """`handover` when everything that `new` needs besides the workers that already run (`running`, engine
-    keys) fits into the memory that is free beside them, else `replace`. A release that names a strategy
-    gets it."""
+    """`handover` when `new` fits beside the workers that run now, else `replace`. A release that names a
+    strategy gets it."""
     if new.strategy is not Strategy.AUTO:
         return new.strategy
+    return Strategy.HANDOVER if fits_beside(new, running, free) else Strategy.REPLACE
+
+
+def fits_beside(new: DeviceRelease, running: frozenset[str], free: FreeMemory) -> bool:
+    """Whether everything that `new` needs besides the workers that already run (`running`, engine keys) fits
+    into the memory that is free beside them."""
     ram, vram = _needs(new, running)
     if free.ram is None or ram > free.ram:
-        return Strategy.REPLACE
-    for uuid, need in vram.items():
-        available = free.vram.get(uuid)
-        if available is None or need > available:
-            return Strategy.REPLACE
-    return Strategy.HANDOVER
+        return False
+    return all((free.vram.get(uuid) or 0) >= need for uuid, need in vram.items())
 
 
 def _needs(release: DeviceRelease, running: frozenset[str]) -> tuple[int, dict[str, int]]:

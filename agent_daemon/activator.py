@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from agent_daemon import probe
-from agent_daemon.activation import Action, FreeMemory, Happening, choose_strategy, transition
+from agent_daemon.activation import Action, FreeMemory, Happening, choose_strategy, fits_beside, transition
 from agent_daemon.contract.release import DeviceRelease, Strategy
 from agent_daemon.contract.wire import (
     TERMINAL_STATES,
@@ -29,6 +29,8 @@ from agent_daemon.supervisor import Supervisor
 
 _DRAIN_SECONDS = 120.0
 """Longest time that a worker may take to finish what it is answering before it is ended."""
+_LOAD_SECONDS = 1800.0
+"""Longest time that all models of a release may take to load: 30 GiB from a slow disk, and no worker that hangs."""
 _MEMORY_WAIT_SECONDS = 15.0
 """Drivers give memory back some time after a process has ended."""
 _OUTCOMES = {
@@ -221,23 +223,26 @@ class Activator:
             self._note(
                 operation, "not enough memory for both releases: requests wait while they are exchanged"
             )
-            before = self._free_memory()
             await self._serving.hold()
             await self._supervisor.stop(running - wanted, drain=_DRAIN_SECONDS)
-            await self._wait_for_memory(before)
+            await self._wait_for_memory(release)
         self._supervisor.start(release.models, restart=False)
+        deadline = asyncio.get_running_loop().time() + _LOAD_SECONDS
         for model in release.models:
             try:
-                await self._supervisor.wait_ready(model.engine_key())
+                async with asyncio.timeout_at(deadline):
+                    await self._supervisor.wait_ready(model.engine_key())
             except WorkerFailure as error:
                 return Happening.FAILED, f"{model.name} could not be loaded: {error}"
+            except TimeoutError:
+                return Happening.FAILED, f"{model.name} was not loaded within {_LOAD_SECONDS:g} s"
         return Happening.LOADED, None
 
-    async def _wait_for_memory(self, before: FreeMemory) -> None:
+    async def _wait_for_memory(self, release: DeviceRelease) -> None:
+        """Waits for the driver to give back what the old workers held, for a while: then loading has to tell."""
         deadline = time.monotonic() + _MEMORY_WAIT_SECONDS
-        while time.monotonic() < deadline:
-            now = self._free_memory()
-            if all((now.vram.get(uuid) or 0) > (free or 0) for uuid, free in before.vram.items()):
+        while not fits_beside(release, self._supervisor.keys(), self._free_memory()):
+            if time.monotonic() > deadline:
                 return
             await asyncio.sleep(0.2)
 
