@@ -6,7 +6,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.ready
+# Another engine index is another setup: the stamp's name holds its checksum.
+STAMP := .venv/.ready$(if $(EDGECTL_ENGINE_INDEX),-$(firstword $(shell printf %s '$(EDGECTL_ENGINE_INDEX)' | cksum)))
 PINS := requirements/dev.txt requirements/engine.txt requirements/engine-build.txt requirements/model.txt
 
 .PHONY: help setup demo test lint docs bench pins clean

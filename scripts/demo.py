@@ -97,7 +97,7 @@ def ask(port: int) -> None:
     for chunk in stream:
         if chunk.choices:
             print(chunk.choices[0].delta.content or "", end="", flush=True)
-    print()
+    print(flush=True)
 
 
 def say(text: str) -> None:

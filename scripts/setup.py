@@ -66,24 +66,21 @@ def install_engine(python: Path) -> None:
     """The engine's own dependencies by hash, and the engine from a wheel."""
     pins = REQUIREMENTS / "engine.txt"
     version = pinned_version(pins.read_text())
-    if installed_version(python) == version:
+    index = os.environ.get("EDGECTL_ENGINE_INDEX", "")
+    origin = python.parent.parent / ".engine-index"
+    taken_from = origin.read_text() if origin.exists() else ""
+    # Without the variable whatever engine is there stays; with it, it has to have come from there.
+    if installed_version(python) == version and index in ("", taken_from):
         return
     others = without(pins.read_text(), ENGINE)
     pip(python, "install", "--require-hashes", "--no-deps", "-r", "/dev/stdin", text=others)
-    index = os.environ.get("EDGECTL_ENGINE_INDEX")
     if index:
         say(f"installing {ENGINE} {version}, prebuilt")
-        pip(
-            python,
-            "install",
-            "--no-deps",
-            "--only-binary",
-            ENGINE,
-            "--index-url",
-            index,
-            f"{ENGINE}=={version}",
-        )
+        prebuilt = ("--only-binary", ENGINE, "--index-url", index, f"{ENGINE}=={version}")
+        pip(python, "install", "--no-deps", "--force-reinstall", "--no-cache-dir", *prebuilt)
+        origin.write_text(index)
         return
+    origin.unlink(missing_ok=True)
     wheel = cached_wheel(version) or build_engine(version)
     pip(python, "install", "--no-deps", "--force-reinstall", str(wheel))
 

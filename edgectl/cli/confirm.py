@@ -19,6 +19,7 @@ def confirm(prepared: Prepared, label: str, form: Form, yes: bool) -> None:
         talk(f"{prepared.plan.manifest}: {totals(prepared.plan)}")
     else:
         show_plan(prepared, label)
+        sys.stdout.flush()
     if yes or not prepared.plan.having(Action.DEPLOY):
         return
     if not sys.stdin.isatty():

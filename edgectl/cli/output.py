@@ -114,6 +114,8 @@ def say(text: str = "") -> None:
 
 def talk(message: str) -> None:
     """Print one line on stderr, where it cannot disturb whoever reads the data."""
+    # What was said on stdout before comes before, also where both go into one pipe.
+    sys.stdout.flush()
     sys.stderr.write(printable(message) + "\n")
     sys.stderr.flush()
 
