@@ -45,6 +45,7 @@ docs: setup
 bench: setup
 	$(BIN)/python tests/bench/bench_cli.py
 	$(BIN)/python tests/bench/bench_idle.py
+	$(BIN)/python tests/bench/bench_threads.py
 
 pins:
 	@$(PYTHON) scripts/pins.py

@@ -27,10 +27,11 @@ from agent_daemon.worker_messages import (
 
 _LINE_LIMIT = 64 * 1024 * 1024
 _LOG_LIMIT = 1024 * 1024
-_QUIET_THREADS = {"OMP_WAIT_POLICY": "passive"}
-"""llama.cpp's threads wait for one another after every operation. Spinning there is a little faster on an idle
-machine and 4 to 40 times slower as soon as anything else wants a core, a second worker for one
-(ARCHITECTURE.md has the figures)."""
+_SPIN_COUNT = "1000"
+"""Rounds that one of libgomp's threads spins before it sleeps when it waits for the others, which it does after
+every operation of a model. Its own default spins on, and a worker then starves as soon as anything else wants a
+core, a second worker for one; sleeping at once is more than twice as slow on an idle machine (ARCHITECTURE.md has the
+figures, tests/bench/bench_threads.py measures them)."""
 
 
 class WorkerProcess:
@@ -69,7 +70,7 @@ class WorkerProcess:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     stderr=stderr,
-                    env={**_QUIET_THREADS, **os.environ, **environment},
+                    env={**os.environ, **_waiting_of_threads(os.environ), **environment},
                 )
         reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE_LIMIT)
         worker = cls(process, reader, writer)
@@ -167,6 +168,12 @@ class WorkerProcess:
             self._ready.set_exception(WorkerFailure(reason))
         for events in self._requests.values():
             events.put_nowait(None)
+
+
+def _waiting_of_threads(environment: Mapping[str, str]) -> dict[str, str]:
+    """How OpenMP's threads wait for one another, unless whoever started the agent has decided it."""
+    decided = "GOMP_SPINCOUNT" in environment or "OMP_WAIT_POLICY" in environment
+    return {} if decided else {"GOMP_SPINCOUNT": _SPIN_COUNT}
 
 
 def _describe(status: int, asked: bool) -> str:
