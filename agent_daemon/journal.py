@@ -52,6 +52,7 @@ class Journal:
         self._db.execute("PRAGMA synchronous=FULL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > _VERSION:
+            self._db.close()
             raise UsageProblem(
                 f"{path} was written by a newer agent (format {version}, this one knows {_VERSION})",
                 "install that version again, or give this one a state directory of its own",

@@ -165,14 +165,16 @@ def remove(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
     talk(f"removed {name}")
 
 
-def _lines(value: Any, depth: int) -> list[str]:
-    """A document as indented `key: value` lines."""
-    pad = "  " * depth
+def _lines(value: dict[str, Any], depth: int) -> list[str]:
+    """A document as indented `key: value` lines; what is absent or unknown is a hyphen."""
     lines: list[str] = []
-    entries = value.items() if isinstance(value, dict) else (("-", item) for item in value)
-    for key, item in entries:
-        if isinstance(item, dict | list):
-            lines += [f"{pad}{key}:", *_lines(item, depth + 1)] if item else [f"{pad}{key}: none"]
+    for key, item in value.items():
+        if isinstance(item, dict):
+            lines += [f"{'  ' * depth}{key}:", *_lines(item, depth + 1)]
+        elif isinstance(item, list) and any(isinstance(entry, dict) for entry in item):
+            for number, entry in enumerate(item, start=1):
+                lines += [f"{'  ' * depth}{key} {number}:", *_lines(entry, depth + 1)]
         else:
-            lines.append(f"{pad}{key}: {'unknown' if item is None else item}")
+            said = ", ".join(map(str, item)) if isinstance(item, list) else item
+            lines.append(f"{'  ' * depth}{key}: {'-' if said in (None, '') else said}")
     return lines

