@@ -1,5 +1,6 @@
 """The gateway's routes. Everything that takes thought is in the modules beside this one."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -61,11 +62,11 @@ class Gateway:
         async with self._admission.ticket(body.model) as ticket:
             try:
                 answer = await ticket.process.embed(body.inputs())
+                meter.see(answer)
             except WorkerFailure as failure:
-                self._count(meter.usage(ticket))
                 raise unavailable(body.model, str(failure)) from None
-            meter.see(answer)
-            self._count(meter.usage(ticket))
+            finally:
+                await asyncio.to_thread(self._count, meter.usage(ticket))
         if isinstance(answer, Refused):
             raise ApiError(400, answer.code, f"{body.model}: {answer.message}", param="input")
         return JSONResponse(answers.embeddings(body.model, answer, body.encoding_format))

@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from agent_daemon.contract.release import ServedModel
+from agent_daemon.contract.release import Sampling, ServedModel
 from agent_daemon.contract.wire import WorkerEvent, WorkerState
 from agent_daemon.errors import WorkerFailure
 from agent_daemon.supervisor import Supervisor
@@ -89,7 +89,7 @@ def test_a_stream_whose_worker_is_killed_ends_with_an_error_and_the_next_request
         seen.extend(chunk.choices[0].finish_reason for chunk in stream)
     assert set(seen) <= {None}
     back(served_agent, "single", before + 1)
-    again = openai_client.completions.create(model="single", prompt=COUNT, max_tokens=2)
+    again = openai_client.completions.create(model="single", prompt=COUNT, temperature=0, max_tokens=2)
     assert again.usage is not None
     assert again.usage.completion_tokens == 2
     assert usage_of(served_agent, "single")["failures"] == failures + 1
@@ -226,7 +226,8 @@ def test_models_with_the_same_engine_share_a_worker_and_a_drain_waits_for_its_re
         assert supervisor.status()[0].models == ("two",)
 
         supervisor.begin_request(key)
-        events = process.generate(Generate(id=0, prompt=COUNT, max_tokens=20))
+        request = Generate(id=0, prompt=COUNT, max_tokens=20, sampling=Sampling(temperature=0))
+        events = process.generate(request)
         assert isinstance(await anext(events), Started)
         stopping = asyncio.create_task(supervisor.stop([key], drain=60))
         last = [event async for event in events][-1]

@@ -1,54 +1,20 @@
 """Releases handed to a device over its control API, step by step: what the CLI does, stopped where a test wants."""
 
-import functools
 import time
 from pathlib import Path
 from typing import Any
 
-from agent_daemon.contract import digest
-from agent_daemon.contract.release import (
-    Artifact,
-    BlobRef,
-    DeviceRelease,
-    Placement,
-    Predicted,
-    Probe,
-    Sampling,
-    ServedModel,
-    Strategy,
-)
+from agent_daemon.contract.release import DeviceRelease, Probe, Strategy
 from agent_daemon.contract.wire import ActivateRequest, StageRequest
 from tests.support.agent import AgentProcess
-
-MIB = 1 << 20
-
-
-@functools.cache
-def blob(path: Path) -> BlobRef:
-    with path.open("rb") as file:
-        return BlobRef(digest=digest.of_stream(file), size=path.stat().st_size, name=path.name)
+from tests.support.releases import blob, served
 
 
 def release(
     number: int, path: Path, strategy: Strategy = Strategy.HANDOVER, context: int = 512, **probe: Any
 ) -> DeviceRelease:
     """`path` in RAM, served as `assistant`. Every probe names its release, so that no two are the same."""
-    file = blob(path)
-    placement = Placement(
-        memory="ram",
-        gpu_layers=0,
-        layers=31,
-        context=context,
-        parallel=1,
-        kv_type="f16",
-        predicted=Predicted(weights=92 * MIB, kv_cache=12 * MIB, compute=14 * MIB, total=118 * MIB),
-    )
-    model = ServedModel(
-        name="assistant",
-        artifact=Artifact(ref=f"file:/models/{path.name}", digest=file.digest, files=(file,)),
-        placement=placement,
-        sampling=Sampling(temperature=0, max_tokens=8),
-    )
+    model = served("assistant", path, context=context, sampling={"temperature": 0, "max_tokens": 8})
     held = {"max_tokens": 2, "min_healthy": 0.1, "timeout": 60.0, **probe}
     return DeviceRelease(
         number=number,

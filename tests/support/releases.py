@@ -26,15 +26,16 @@ LAYERS = 31
 
 
 @cache
-def _blob(path: Path) -> BlobRef:
+def blob(path: Path) -> BlobRef:
+    """A file as a release names it; its digest is computed once."""
     with path.open("rb") as file:
         return BlobRef(digest=digests.of_stream(file), size=path.stat().st_size, name=path.name)
 
 
 def artifact(path: Path) -> Artifact:
     """A model of one file."""
-    blob = _blob(path)
-    return Artifact(ref=f"file:{path.name}", digest=digests.of_parts([blob.digest]), files=(blob,))
+    file = blob(path)
+    return Artifact(ref=f"file:{path.name}", digest=file.digest, files=(file,))
 
 
 def served(name: str, path: Path, *, context: int = 1024, parallel: int = 1, **more: Any) -> ServedModel:
@@ -66,9 +67,10 @@ def deploy(agent: AgentProcess, wanted: DeviceRelease, *files: Path, retry: bool
     """Stages, sends what is missing, activates and waits: the last event of the operation."""
     with client(agent) as control:
         staged = control.stage(wanted, retry=retry)
-        paths = {_blob(path).digest: path for path in files}
-        for blob in staged.missing:
-            control.put_blob(blob.digest, blob.size, blob.offset, paths[blob.digest], lambda _done: None)
+        paths = {blob(path).digest: path for path in files}
+        for lacking in staged.missing:
+            source = paths[lacking.digest]
+            control.put_blob(lacking.digest, lacking.size, lacking.offset, source, lambda _done: None)
         return finish(control, control.activate(wanted.digest(), retry=retry).id)[-1]
 
 
