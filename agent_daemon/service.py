@@ -138,7 +138,6 @@ class Service:
             parallel=placement.parallel,
             kv_type=placement.kv_type,
             gpu_layers=placement.gpu_layers,
-            layers=placement.layers,
             threads=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
         )
         # A uuid, not an index: the numbering of GPUs differs between NVML and CUDA.

@@ -31,7 +31,6 @@ class Load(_Message):
     parallel: int
     kv_type: KvType
     gpu_layers: int
-    layers: int
     threads: int
 
 

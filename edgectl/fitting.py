@@ -37,14 +37,7 @@ def fit_source(
         rows.append(
             {
                 "file": pinned.artifact.files[0].name,
-                "weights": report.weights,
-                "kv_cache": report.kv_cache,
-                "compute": report.compute,
-                "total": report.total,
-                "gpu_layers": report.gpu_layers,
-                "layers": report.layers,
-                "memory": report.memory,
-                "host": report.host,
+                **report.as_dict(),
                 "fits": report.fits and problem is None,
                 "arithmetic": problem or report.arithmetic(),
                 "warnings": list(pinned.warnings),

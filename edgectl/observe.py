@@ -1,6 +1,6 @@
 """Asks devices what they are and what they serve, many at a time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -45,8 +45,3 @@ def sight(device: Device) -> Sighting:
             return Sighting(device, client.facts(), client.state())
     except EdgectlError as error:
         return Sighting(device, problem=error.message)
-
-
-def unseen(sightings: Iterable[Sighting]) -> tuple[Sighting, ...]:
-    """Those that did not answer."""
-    return tuple(sighting for sighting in sightings if sighting.state is None)

@@ -20,7 +20,7 @@ from agent_daemon.worker_messages import Load
 from agent_daemon.worker_process import WorkerProcess
 from tests.support.inventory_messages import device_release, digest
 from tests.support.models import quickstart_model, refused_by_llama
-from tests.support.releases import LAYERS, artifact, release, served
+from tests.support.releases import artifact, release, served
 
 PLENTY = FreeMemory(ram=2**40, vram={})
 NOTHING = FreeMemory(ram=0, vram={})
@@ -53,7 +53,6 @@ class Device:
             parallel=placement.parallel,
             kv_type=placement.kv_type,
             gpu_layers=0,
-            layers=LAYERS,
             threads=1,
         )
         return await WorkerProcess.spawn(load, self._folder / "worker.log", {})

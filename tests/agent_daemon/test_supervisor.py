@@ -18,7 +18,7 @@ from agent_daemon.worker_messages import Done, Generate, Load, Started
 from agent_daemon.worker_process import WorkerProcess
 from tests.support.agent import AgentProcess, wait_until
 from tests.support.models import quickstart_model, refused_by_llama
-from tests.support.releases import LAYERS, client, served, usage_of, worker_of
+from tests.support.releases import client, served, usage_of, worker_of
 
 pytestmark = pytest.mark.engine
 
@@ -179,7 +179,6 @@ class Bench:
             parallel=placement.parallel,
             kv_type=placement.kv_type,
             gpu_layers=0,
-            layers=LAYERS,
             threads=1,
         )
         return await WorkerProcess.spawn(load, self._log, {})

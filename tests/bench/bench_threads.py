@@ -59,7 +59,6 @@ def chats(environment: dict[str, str]) -> float:
                 parallel=2,
                 kv_type="f16",
                 gpu_layers=0,
-                layers=31,
                 threads=2,
             ).line()
         )

@@ -16,7 +16,7 @@ from agent_daemon.worker_messages import Load
 from agent_daemon.worker_process import WorkerProcess
 from tests.support.inventory_messages import device_release
 from tests.support.models import quickstart_model
-from tests.support.releases import LAYERS, release, served
+from tests.support.releases import release, served
 
 RELEASE = device_release()
 KEY = RELEASE.models[0].engine_key()
@@ -142,7 +142,6 @@ def test_turns_are_given_one_by_one_and_follow_the_release_to_its_new_worker(tmp
             parallel=placement.parallel,
             kv_type="f16",
             gpu_layers=0,
-            layers=LAYERS,
             threads=1,
         )
         return await WorkerProcess.spawn(load, tmp_path / "log", {})

@@ -6,7 +6,6 @@ import pytest
 
 from agent_daemon.worker_messages import Load
 from tests.support.models import quickstart_model
-from tests.support.releases import LAYERS
 
 
 def load_model(task: Any, context: int, parallel: int) -> Any:
@@ -20,7 +19,6 @@ def load_model(task: Any, context: int, parallel: int) -> Any:
         parallel=parallel,
         kv_type="f16",
         gpu_layers=0,
-        layers=LAYERS,
         # One thread is not slowed down by whatever else runs on a small machine; two that wait for each other are.
         threads=1,
     )
