@@ -12,8 +12,8 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from agent_daemon.contract.release import DeviceRelease
+from agent_daemon.contract.versions import SCHEMA_VERSION, NoCommonVersion, agree
 from agent_daemon.contract.wire import (
-    SCHEMA_VERSION,
     Ack,
     ActivateRequest,
     CheckIn,
@@ -71,15 +71,17 @@ class AgentClient:
     def hello(self) -> Hello:
         """Who answers. Raises DeviceError when the two do not speak the same version of the messages."""
         hello = self._call(Hello, "GET", "/v1/hello")
-        if hello.schema_version != SCHEMA_VERSION:
-            newer = "agent" if hello.schema_version > SCHEMA_VERSION else "edgectl"
-            older = "edgectl" if newer == "agent" else "the agent"
+        try:
+            agree(hello.schema_version, hello.oldest_schema)
+        except NoCommonVersion as error:
             raise DeviceError(
                 f"the device's agent {hello.agent_version} speaks version {hello.schema_version} of the control"
                 f" messages, this edgectl version {SCHEMA_VERSION}",
-                f"the {newer} is newer: upgrade {older}",
+                "the edgectl is newer: upgrade the agent with: edgectl device bootstrap NAME"
+                if error.older == "other"
+                else "the agent is newer: upgrade edgectl",
                 code="version",
-            )
+            ) from None
         return hello
 
     def facts(self) -> Facts:

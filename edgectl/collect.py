@@ -7,40 +7,33 @@ from agent_daemon.contract.wire import CheckIn
 from edgectl.agent_client import AgentClient
 from edgectl.errors import EdgectlError
 from edgectl.inventory.repository import Repository
-from edgectl.settings import Settings
-from edgectl.transport import open_transport
+from edgectl.transport import Transports
 
 _PAGE = 1000
 _AT_ONCE = 16
 
 
-def refresh(settings: Settings, names: Sequence[str]) -> dict[str, str]:
+def collect(repository: Repository, names: Sequence[str], transports: Transports) -> dict[str, EdgectlError]:
     """Collects from each device, side by side, and returns the problems by device. A device that does not answer
     keeps what was known of it."""
-    with Repository(settings.database) as repository:
-        return collect(repository, names)
-
-
-def collect(repository: Repository, names: Sequence[str]) -> dict[str, str]:
-    """The same with an open repository."""
     if not names:
         return {}
-    problems: dict[str, str] = {}
+    problems: dict[str, EdgectlError] = {}
 
     def one(name: str) -> None:
         try:
-            _collect(repository, name)
+            _collect(repository, name, transports)
         except EdgectlError as error:
-            problems[name] = error.message
+            problems[name] = error
 
     with ThreadPoolExecutor(max_workers=min(_AT_ONCE, len(names)), thread_name_prefix="collect") as pool:
         list(pool.map(one, names))
     return {name: problems[name] for name in names if name in problems}
 
 
-def _collect(repository: Repository, name: str) -> None:
+def _collect(repository: Repository, name: str, transports: Transports) -> None:
     device = repository.device(name)
-    with AgentClient(open_transport(device.transport)) as client:
+    with AgentClient(transports.open(device.transport)) as client:
         client.hello()
         while True:
             check_in: CheckIn = client.reports(_PAGE)

@@ -7,7 +7,10 @@ EdgectlError            1   something failed; nothing more precise applies
 ├── InventoryError      1   the database cannot be opened, is newer, or refuses
 ├── QueryError          2   SQL that cannot be run read-only
 ├── DeviceError         1   the device answered, and the answer was no (carries its code)
+├── BootstrapError      1   the agent cannot be installed there, or could not; nothing is left behind
 └── Unreachable         3   no answer from the device
+    ├── LoginRefused    3   it answers, and lets nobody like this in
+    └── HostKeyError    1   it answers with a key that is unknown, or not the one it had
 """
 
 
@@ -50,3 +53,15 @@ class DeviceError(EdgectlError):
 
 class Unreachable(EdgectlError):
     exit_code = 3
+
+
+class LoginRefused(Unreachable):
+    pass
+
+
+class HostKeyError(Unreachable):
+    exit_code = 1
+
+
+class BootstrapError(EdgectlError):
+    pass

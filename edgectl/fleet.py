@@ -7,7 +7,7 @@ from typing import Any
 from edgectl.agent_client import AgentClient
 from edgectl.inventory.repository import Repository
 from edgectl.inventory.values import Device
-from edgectl.transport import open_transport
+from edgectl.transport import Transports
 from edgectl.transport.local import LocalTransport
 
 
@@ -21,10 +21,10 @@ def add_local_device(repository: Repository, name: str, state_dir: Path, labels:
     return repository.add_device(name, transport.spec(), labels, facts)
 
 
-def account(repository: Repository, name: str) -> dict[str, Any]:
+def account(repository: Repository, name: str, transports: Transports) -> dict[str, Any]:
     """A device's own account at this moment. Raises Unreachable and InventoryError."""
     device = repository.device(name)
-    with AgentClient(open_transport(device.transport)) as client:
+    with AgentClient(transports.open(device.transport)) as client:
         client.hello()
         facts, state = client.facts(), client.state()
     repository.save_facts(name, facts)
@@ -36,7 +36,7 @@ def account(repository: Repository, name: str) -> dict[str, Any]:
     }
 
 
-def worker_logs(repository: Repository, name: str, lines: int) -> str:
+def worker_logs(repository: Repository, name: str, lines: int, transports: Transports) -> str:
     """The last lines that the device's workers wrote. Raises Unreachable and InventoryError."""
-    with AgentClient(open_transport(repository.device(name).transport)) as client:
+    with AgentClient(transports.open(repository.device(name).transport)) as client:
         return client.logs(lines)

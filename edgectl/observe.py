@@ -8,7 +8,7 @@ from agent_daemon.contract.wire import DeviceState, Facts
 from edgectl.agent_client import AgentClient
 from edgectl.errors import EdgectlError
 from edgectl.inventory.values import Device
-from edgectl.transport import open_transport
+from edgectl.transport import Transports
 
 _AT_ONCE = 32
 
@@ -23,18 +23,18 @@ class Sighting:
     problem: str | None = None
 
 
-def observe(devices: Sequence[Device]) -> tuple[Sighting, ...]:
+def observe(devices: Sequence[Device], transports: Transports) -> tuple[Sighting, ...]:
     """One sighting for each device, in the same order. Raises nothing: a silent device is a sighting too."""
     if not devices:
         return ()
     with ThreadPoolExecutor(max_workers=min(_AT_ONCE, len(devices)), thread_name_prefix="observe") as pool:
-        return tuple(pool.map(sight, devices))
+        return tuple(pool.map(lambda device: sight(device, transports), devices))
 
 
-def sight(device: Device) -> Sighting:
+def sight(device: Device, transports: Transports) -> Sighting:
     """Asks one device."""
     try:
-        with AgentClient(open_transport(device.transport)) as client:
+        with AgentClient(transports.open(device.transport)) as client:
             hello = client.hello()
             if device.agent_id is not None and hello.agent_id != device.agent_id:
                 return Sighting(

@@ -26,6 +26,7 @@ from edgectl.placement import (
     place_all,
 )
 from edgectl.plan import Desired, Observed, Plan, diff
+from edgectl.transport import Transports
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def prepare(
     manifest: Manifest,
     base: Path,
     progress: catalog.Progress,
+    transports: Transports,
     *,
     retry: bool = False,
     replan: bool = False,
@@ -55,7 +57,7 @@ def prepare(
     ladders, warnings = _resolve(manifest, base, progress)
     content = _content(manifest, ladders)
     known = _known(repository, manifest.name, content)
-    sightings = observe(devices)
+    sightings = observe(devices, transports)
     for sighting in sightings:
         if sighting.facts is not None:
             repository.save_facts(sighting.device.name, sighting.facts)
@@ -71,12 +73,17 @@ def prepare(
 
 
 def prepare_rollback(
-    repository: Repository, devices: Sequence[Device], number: int | None, *, retry: bool = False
+    repository: Repository,
+    devices: Sequence[Device],
+    number: int | None,
+    transports: Transports,
+    *,
+    retry: bool = False,
 ) -> Prepared:
     """The plan of a rollback to release `number`, or of each device to the one before its current one."""
     if number is not None:
         repository.release(number)  # a number that never was is an error, not a refusal on every device
-    sightings = observe(devices)
+    sightings = observe(devices, transports)
     desired: dict[str, Desired] = {}
     for device, sighting in zip(devices, sightings, strict=True):
         if number is None:

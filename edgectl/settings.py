@@ -9,15 +9,18 @@ from edgectl.errors import UsageError
 
 DATABASE_VARIABLE = "EDGECTL_DATABASE_URL"
 OUTPUTS = ("table", "wide", "json")
-_KEYS = ("database", "output")
+SSH_CONFIG_VARIABLE = "EDGECTL_SSH_CONFIG"
+_KEYS = ("database", "output", "ssh_config")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`database` is the absolute path of the inventory's SQLite file; `output` the form used without `-o`."""
+    """`database` is the absolute path of the inventory's SQLite file; `output` the form used without `-o`;
+    `ssh_config` the OpenSSH client configuration to read instead of ~/.ssh/config."""
 
     database: Path
     output: str = "table"
+    ssh_config: Path | None = None
 
 
 def load(database: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -29,15 +32,18 @@ def load(database: str | None = None, environ: Mapping[str, str] | None = None) 
     environ = os.environ if environ is None else environ
     path = config_file(environ)
     told = _read(path)
+    named = environ.get(SSH_CONFIG_VARIABLE) or told.get("ssh_config")
+    ssh_config = Path(named).expanduser().absolute() if named else None
+    output = told.get("output", "table")
     for text, origin in (
         (database, "--database"),
         (environ.get(DATABASE_VARIABLE), DATABASE_VARIABLE),
         (told.get("database"), f"database in {path}"),
     ):
         if text:
-            return Settings(database=database_path(text, origin), output=told.get("output", "table"))
+            return Settings(database_path(text, origin), output, ssh_config)
     default = state_home(environ) / "edgectl" / "inventory.db"
-    return Settings(database=default, output=told.get("output", "table"))
+    return Settings(default, output, ssh_config)
 
 
 def config_file(environ: Mapping[str, str]) -> Path:

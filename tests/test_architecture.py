@@ -21,20 +21,20 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         "edgectl": """
             __main__
             cli
-            planning delivery collect observe fleet fitting execute
-            transport agent_client inventory catalog
+            hub planning delivery collect observe fleet fitting execute bootstrap doctor
+            transport agent_client inventory catalog bundle
             rollout plan placement device_memory quality manifest manifest_form manifest_problems yaml_source
-            selector settings sizes
+            selector settings sizes units layout
             errors
         """,
         "agent_daemon": """
             __main__
             service doctor dial
-            gateway control_api listener
+            gateway control_api listener checkin
             activator
             probe serving runtime_probe supervisor activation store journal spool
             worker worker_process facts telemetry
-            gpus worker_messages settings bodies
+            gpus gpu_nodes worker_messages settings bodies service_manager
             errors
         """,
     }.items()
@@ -51,8 +51,9 @@ OWNERS: dict[str, tuple[str, ...]] = {
         "agent_daemon.bodies",
         "agent_daemon.listener",
         "agent_daemon.service",
+        "edgectl.hub",
     ),
-    "uvicorn": ("agent_daemon.listener",),
+    "uvicorn": ("agent_daemon.listener", "edgectl.hub"),
     "huggingface_hub": ("edgectl.catalog.huggingface",),
     "httpx2": ("edgectl.catalog",),
     "sqlmodel": ("edgectl.inventory",),
@@ -65,7 +66,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
 PURE = (
     *("agent_daemon.activation", "agent_daemon.worker.text", "agent_daemon.contract.fit"),
     *("edgectl.plan", "edgectl.rollout", "edgectl.placement", "edgectl.device_memory", "edgectl.quality"),
-    *("edgectl.selector", "edgectl.sizes"),
+    *("edgectl.selector", "edgectl.sizes", "edgectl.layout"),
+    "agent_daemon.contract.versions",
 )
 EFFECTS = frozenset(
     {"os", "pathlib", "socket", "subprocess", "sqlite3", "time", "threading", "asyncio", "shutil"}

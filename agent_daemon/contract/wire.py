@@ -1,4 +1,4 @@
-"""The messages between an agent and whoever controls it, over a Unix socket today and to a hub tomorrow.
+"""The messages between an agent and whoever controls it, over a Unix socket or to a hub.
 
 Sizes are bytes, times are seconds since the epoch (UTC, float) unless a name says otherwise. A fact that
 could not be determined is None, never a guess.
@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent_daemon.contract.release import DeviceRelease, DigestText, Strategy
-
-SCHEMA_VERSION = 1
+from agent_daemon.contract.versions import OLDEST_SCHEMA, SCHEMA_VERSION
 
 
 class Message(BaseModel):
@@ -161,6 +160,15 @@ class Quarantined(Message):
     at: float
 
 
+class HubStatus(Message):
+    """How an agent that reports by itself gets on with its hub. `problem` is why the last attempt failed."""
+
+    url: str
+    reported_at: float | None = None
+    problem: str | None = None
+    next_at: float | None = None
+
+
 class DeviceState(Message):
     """The device's own account of itself."""
 
@@ -175,6 +183,8 @@ class DeviceState(Message):
     blobs: tuple[DigestText, ...] = ()
     """Every blob that is complete on the device."""
     workers: tuple[WorkerStatus, ...] = ()
+    hub: HubStatus | None = None
+    """None when no hub was set: reports wait until they are collected."""
 
 
 # -- reports ---------------------------------------------------------------------------------------------
@@ -266,11 +276,19 @@ class Ack(Message):
     seq: int
 
 
+class CheckInReply(Message):
+    """A hub's answer to a check-in: what is stored, and in how many seconds to come again."""
+
+    ack: Ack
+    next_in: float
+
+
 # -- the control API -------------------------------------------------------------------------------------
 
 
 class Hello(Message):
     schema_version: int = SCHEMA_VERSION
+    oldest_schema: int = OLDEST_SCHEMA
     agent_version: str
     agent_id: str
 

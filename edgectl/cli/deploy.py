@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from edgectl.cli.options import ManifestFile, Output, Yes, form_of, settings_of
+from edgectl.cli.options import ManifestFile, Output, Yes, form_of, settings_of, transports_of
 from edgectl.cli.output import bars
 from edgectl.cli.plan import Replan, Retry
 
@@ -32,9 +32,11 @@ def deploy(
 
     path, form = Path(file), form_of(ctx, output)
     manifest = load(path)
-    with Repository(settings_of(ctx).database) as repository:
+    with Repository(settings_of(ctx).database) as repository, transports_of(ctx) as transports:
         with bars() as progress:
-            prepared = prepare(repository, manifest, path.parent, progress.update, retry=retry, replan=replan)
+            prepared = prepare(
+                repository, manifest, path.parent, progress.update, transports, retry=retry, replan=replan
+            )
         confirm(
             prepared, "as a new release" if not prepared.known else f"as {prepared.known.label}", form, yes
         )
@@ -45,6 +47,7 @@ def deploy(
             plan,
             prepared.sightings,
             policy,
+            transports,
             kind="deploy",
             release=release,
             retry=retry,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgectl.cli.options import Output, Select, Yes, form_of, settings_of
+from edgectl.cli.options import Output, Select, Yes, form_of, settings_of, transports_of
 from edgectl.cli.output import Column, Form, emit, emit_json, say, talk
 from edgectl.errors import UsageError
 
@@ -90,8 +90,8 @@ def show(ctx: typer.Context, name: Name, output: Output = None) -> None:
     from edgectl.fleet import account
     from edgectl.inventory.repository import Repository
 
-    with Repository(settings_of(ctx).database) as repository:
-        document = account(repository, name)
+    with Repository(settings_of(ctx).database) as repository, transports_of(ctx) as transports:
+        document = account(repository, name, transports)
     if form_of(ctx, output) is Form.JSON:
         emit_json(document)
         return
@@ -109,8 +109,8 @@ def logs(
     from edgectl.fleet import worker_logs
     from edgectl.inventory.repository import Repository
 
-    with Repository(settings_of(ctx).database) as repository:
-        typer.echo(worker_logs(repository, name, lines), nl=False)
+    with Repository(settings_of(ctx).database) as repository, transports_of(ctx) as transports:
+        typer.echo(worker_logs(repository, name, lines, transports), nl=False)
 
 
 @app.command()

@@ -5,13 +5,16 @@ def status(ctx: typer.Context, output: Output = None) -> None:
     form = form_of(ctx, output)
 """
 
+import sys
 from typing import Annotated
 
 import typer
 
 from edgectl.cli.invocation import Invocation
 from edgectl.cli.output import Form
+from edgectl.errors import UsageError
 from edgectl.settings import Settings, load
+from edgectl.transport import Transports
 
 Output = Annotated[
     Form | None,
@@ -34,6 +37,19 @@ def settings_of(ctx: typer.Context) -> Settings:
     """The settings of this run. Raises UsageError when they make no sense."""
     invocation = ctx.find_object(Invocation)
     return load(invocation.database if invocation else None)
+
+
+def transports_of(ctx: typer.Context) -> Transports:
+    """The ways to devices; a passphrase is asked for on the terminal."""
+    return Transports(_ask_secret, settings_of(ctx).ssh_config)
+
+
+def _ask_secret(question: str) -> str:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"{question}: nobody is there to type it", "add the key to an agent first: ssh-add FILE"
+        )
+    return str(typer.prompt(question, hide_input=True, err=True))
 
 
 def form_of(ctx: typer.Context, output: Form | None) -> Form:

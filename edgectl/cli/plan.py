@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgectl.cli.options import ManifestFile, Output, form_of, settings_of
+from edgectl.cli.options import ManifestFile, Output, form_of, settings_of, transports_of
 from edgectl.cli.output import Form, bars, emit_json
 
 Replan = Annotated[
@@ -37,8 +37,14 @@ def plan(
 
     path = Path(file)
     manifest = load(path)
-    with Repository(settings_of(ctx).database) as repository, bars() as progress:
-        prepared = prepare(repository, manifest, path.parent, progress.update, retry=retry, replan=replan)
+    with (
+        Repository(settings_of(ctx).database) as repository,
+        transports_of(ctx) as transports,
+        bars() as progress,
+    ):
+        prepared = prepare(
+            repository, manifest, path.parent, progress.update, transports, retry=retry, replan=replan
+        )
     known = prepared.known
     if form_of(ctx, output) is Form.JSON:
         emit_json(plan_document(prepared, known.number if known else None))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from edgectl.cli.options import Output, Select, Yes, form_of, settings_of
+from edgectl.cli.options import Output, Select, Yes, form_of, settings_of, transports_of
 from edgectl.cli.plan import Retry
 from edgectl.errors import EdgectlError, UsageError
 
@@ -35,17 +35,18 @@ def rollback(
     from edgectl.rollout import Policy
 
     target, form = _number(to), form_of(ctx, output)
-    with Repository(settings_of(ctx).database) as repository:
+    with Repository(settings_of(ctx).database) as repository, transports_of(ctx) as transports:
         wanted = chosen(repository.devices(), devices or [], selector)
         if not wanted:
             raise EdgectlError("there is no device to roll back", "see them with: edgectl status --all")
-        prepared = prepare_rollback(repository, wanted, target, retry=retry)
+        prepared = prepare_rollback(repository, wanted, target, transports, retry=retry)
         confirm(prepared, "rollback", form, yes)
         code = run_rollout(
             repository,
             prepared.plan,
             prepared.sightings,
             Policy(max_failures=len(wanted)),
+            transports,
             kind="rollback",
             release=target,
             retry=retry,

@@ -13,7 +13,7 @@ from edgectl.inventory.values import RolloutKind
 from edgectl.observe import Sighting
 from edgectl.plan import Plan
 from edgectl.rollout import Policy, exit_code
-from edgectl.transport import open_transport
+from edgectl.transport import Transports
 
 
 def run_rollout(
@@ -21,6 +21,7 @@ def run_rollout(
     plan: Plan,
     sightings: Sequence[Sighting],
     policy: Policy,
+    transports: Transports,
     *,
     kind: RolloutKind,
     release: int | None,
@@ -33,7 +34,7 @@ def run_rollout(
     results: list[Result] = []
     state = "interrupted"
     try:
-        _watch(repository, rollout.id, plan, sightings, policy, retry, results)
+        _watch(repository, rollout.id, plan, sightings, policy, transports, retry, results)
         state = "finished"
     except KeyboardInterrupt:
         talk("interrupted: no lock is held; a device that is activating goes on by itself")
@@ -42,8 +43,8 @@ def run_rollout(
     finally:
         repository.finish_rollout(rollout.id, "finished" if state == "finished" else "interrupted")
     reached = [sighting.device.name for sighting in sightings if sighting.state is not None]
-    for name, problem in collect(repository, reached).items():
-        talk(f"{name}: its reports could not be collected: {problem}")
+    for name, problem in collect(repository, reached, transports).items():
+        talk(f"{name}: its reports could not be collected: {problem.message}")
     if form is Form.JSON:
         emit_json(
             {
@@ -64,13 +65,14 @@ def _watch(
     plan: Plan,
     sightings: Sequence[Sighting],
     policy: Policy,
+    transports: Transports,
     retry: bool,
     results: list[Result],
 ) -> None:
     """Everything that happens, shown and recorded as it happens."""
-    transports = {s.device.name: open_transport(s.device.transport) for s in sightings}
+    reached = {s.device.name: transports.open(s.device.transport) for s in sightings}
     with bars() as progress:
-        effects = Delivery(transports, WeightSource(progress.update), retry=retry)
+        effects = Delivery(reached, WeightSource(progress.update), retry=retry)
         with closing(run(plan, policy, effects)) as events:
             for event in events:
                 match event:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgectl.cli.fleet_report import needing_attention, note, spoken, summary
-from edgectl.cli.options import Output, Select, form_of, settings_of
+from edgectl.cli.options import Output, Select, form_of, settings_of, transports_of
 from edgectl.cli.output import Column, Form, emit_encoded, say, show_table, talk
 from edgectl.errors import UsageError
 
@@ -53,11 +53,14 @@ def status(
     with queries.reading(settings.database) as connection:
         rows = _chosen(read(connection), devices or [], selector)
     if refresh and rows:
-        from edgectl.collect import refresh as ask_devices
+        from edgectl.collect import collect
+        from edgectl.inventory.repository import Repository
 
         names = [row["name"] for row in rows]
-        for name, problem in ask_devices(settings, names).items():
-            talk(f"{name}: {problem}")
+        with Repository(settings.database) as repository, transports_of(ctx) as transports:
+            problems = collect(repository, names, transports)
+        for name, problem in problems.items():
+            talk(f"{name}: {problem.message}")
         with queries.reading(settings.database) as connection:
             rows = _chosen(read(connection), names, None)
     if form is Form.JSON:

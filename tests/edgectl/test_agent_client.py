@@ -12,7 +12,7 @@ import pytest
 from agent_daemon.contract.wire import Ack, RecordKind
 from edgectl.agent_client import AgentClient
 from edgectl.errors import DeviceError, EdgectlError, InventoryError, Unreachable
-from edgectl.transport import open_transport
+from edgectl.transport import Transports
 from edgectl.transport.local import LocalTransport
 from tests.support.agent import AgentProcess, running_agent, wait_until
 
@@ -127,7 +127,7 @@ def http(body: str, status: str = "200 OK") -> bytes:
     ("reply", "kind", "said"),
     [
         (
-            http('{"schema_version": 2, "agent_version": "9.9", "agent_id": "x"}'),
+            http('{"schema_version": 3, "oldest_schema": 2, "agent_version": "9.9", "agent_id": "x"}'),
             DeviceError,
             "upgrade edgectl",
         ),
@@ -153,5 +153,5 @@ def test_a_peer_that_is_no_agent_of_ours(
 
 def test_a_transport_of_the_future_is_an_error_with_a_remedy() -> None:
     with pytest.raises(InventoryError, match="pigeon") as refused:
-        open_transport({"kind": "pigeon"})
+        Transports().open({"kind": "pigeon"})
     assert refused.value.hint
