@@ -1,16 +1,18 @@
-"""Asks devices what they are and what they serve, many at a time."""
+"""Asks devices what they are and what they serve, many at a time, and remembers what came of it."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from agent_daemon.contract.wire import DeviceState, Facts
+from agent_daemon.contract.wire import DeviceState, Facts, Hello
 from edgectl.agent_client import AgentClient
-from edgectl.errors import EdgectlError
+from edgectl.errors import DeviceError, EdgectlError, Unreachable
+from edgectl.inventory.repository import Repository
 from edgectl.inventory.values import Device
 from edgectl.transport import Transports
 
 _AT_ONCE = 32
+_ANOTHER_AGENT = "another_agent"
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,12 @@ class Sighting:
     device: Device
     facts: Facts | None = None
     state: DeviceState | None = None
-    problem: str | None = None
+    error: EdgectlError | None = None
+    """Unreachable when there was no answer; any other when the answer was of no use. Its hint says what to do."""
+
+    @property
+    def problem(self) -> str | None:
+        return self.error.message if self.error is not None else None
 
 
 def observe(devices: Sequence[Device], transports: Transports) -> tuple[Sighting, ...]:
@@ -36,12 +43,35 @@ def sight(device: Device, transports: Transports) -> Sighting:
     try:
         with AgentClient(transports.open(device.transport)) as client:
             hello = client.hello()
-            if device.agent_id is not None and hello.agent_id != device.agent_id:
-                return Sighting(
-                    device,
-                    problem=f"another agent answers there ({hello.agent_id}, expected {device.agent_id}): was its"
-                    " state lost? Remove the device and add it again",
-                )
+            check_identity(device, hello)
             return Sighting(device, client.facts(), client.state())
     except EdgectlError as error:
-        return Sighting(device, problem=error.message)
+        return Sighting(device, error=error)
+
+
+def check_identity(device: Device, hello: Hello) -> None:
+    """Raises DeviceError when the agent that answers is not the one that the inventory knows."""
+    if device.agent_id not in (None, hello.agent_id):
+        raise DeviceError(
+            f"another agent answers there ({hello.agent_id}, expected {device.agent_id}): was its state lost?"
+            " Remove the device and add it again",
+            code=_ANOTHER_AGENT,
+        )
+
+
+def record(repository: Repository, sightings: Sequence[Sighting]) -> None:
+    """Brings what was seen into the inventory: facts, and who could not be reached. Raises InventoryError."""
+    for sighting in sightings:
+        if sighting.facts is not None:
+            repository.save_facts(sighting.device.name, sighting.facts)
+        elif sighting.error is not None:
+            record_error(repository, sighting.device.name, sighting.error)
+
+
+def record_error(repository: Repository, name: str, error: EdgectlError) -> None:
+    """Brings into the inventory what an error says of a device: that it cannot be reached, or that it could and
+    said no. Raises InventoryError."""
+    if isinstance(error, Unreachable):
+        repository.mark_unreachable(name, error.message)
+    elif isinstance(error, DeviceError) and error.code != _ANOTHER_AGENT:
+        repository.heard_from(name)

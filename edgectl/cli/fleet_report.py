@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgectl.cli.cells import duration
+
 Row = Mapping[str, Any]
 
 URGENCY = (
@@ -11,6 +13,7 @@ URGENCY = (
     "degraded",
     "reverted",
     "reverting",
+    "unreachable",
     "unknown",
     "stale",
     "serving",
@@ -39,8 +42,17 @@ def needing_attention(rows: Sequence[Row]) -> list[Row]:
     return sorted(wanted, key=lambda row: (URGENCY.index(row["state"]), row["name"]))
 
 
+def state_words(row: Row, now: float) -> str:
+    """A device's state as people read it: `serving`, or `unreachable since 5m`. `now` in seconds since the epoch."""
+    if row["unreachable_since"] is not None:
+        return f"{spoken(row['state'])} since {duration(max(0.0, now - row['unreachable_since']))}"
+    return spoken(row["state"])
+
+
 def note(row: Row) -> str | None:
     """The one thing about a device that a person should read: why it is not well, or what to know of it."""
+    if row["unreachable_since"] is not None:
+        return f"last known: {_last_known(row)}; {row['unreachable_reason']}"
     if row["problem"]:
         return str(row["problem"])
     if row["attention"] and row["outcome"]:
@@ -52,6 +64,12 @@ def note(row: Row) -> str | None:
         return "GPU offload is simulated (test switch)"
     gpu_note: str | None = row["gpu_note"]
     return gpu_note
+
+
+def _last_known(row: Row) -> str:
+    if row["known_state"] == "unknown":
+        return "nothing"
+    return " ".join(filter(None, (spoken(row["known_state"]), row["release"])))
 
 
 def spoken(word: str) -> str:

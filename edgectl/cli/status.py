@@ -1,15 +1,16 @@
 """`edgectl status`: what every device serves and how it is doing."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from edgectl.cli.fleet_report import needing_attention, note, spoken, summary
+from edgectl.cli.fleet_report import needing_attention, note, spoken, state_words, summary
 from edgectl.cli.options import Output, Select, form_of, settings_of, transports_of
 from edgectl.cli.output import Column, Form, emit_encoded, say, show_table, talk
-from edgectl.errors import UsageError
+from edgectl.errors import Unreachable, UsageError
 
 LARGE_FLEET = 30
 """Rows up to which a table lists every device."""
@@ -45,13 +46,18 @@ def status(
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask the devices first.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="List every device, however many.")] = False,
 ) -> None:
-    """Show what every device serves and how it is doing."""
+    """Show what every device serves and how it is doing.
+
+    A device that did not answer when it was last asked is unreachable, since then; what is shown of it is what it
+    said last. With --refresh, ends with 3 when a device could not be reached; without, always with 0.
+    """
     from edgectl.inventory import queries
 
     settings, form = settings_of(ctx), form_of(ctx, output)
     read = queries.device_documents if form is Form.JSON else queries.device_status
     with queries.reading(settings.database) as connection:
         rows = _chosen(read(connection), devices or [], selector)
+    unreachable = False
     if refresh and rows:
         from edgectl.collect import collect
         from edgectl.inventory.repository import Repository
@@ -61,6 +67,9 @@ def status(
             problems = collect(repository, names, transports)
         for name, problem in problems.items():
             talk(f"{name}: {problem.message}")
+            if problem.hint:
+                talk(f"  hint: {problem.hint}")
+        unreachable = any(isinstance(problem, Unreachable) for problem in problems.values())
         with queries.reading(settings.database) as connection:
             rows = _chosen(read(connection), names, None)
     if form is Form.JSON:
@@ -72,6 +81,8 @@ def status(
         _list(rows, wide=form is Form.WIDE)
     else:
         say("no devices" if not (devices or selector) else "no device is like that")
+    if unreachable:
+        raise typer.Exit(Unreachable.exit_code)
 
 
 def _chosen(rows: list[dict[str, Any]], names: Sequence[str], selector: str | None) -> list[dict[str, Any]]:
@@ -113,10 +124,11 @@ def _report(rows: Sequence[Mapping[str, Any]], *, wide: bool) -> None:
 
 
 def _list(rows: Sequence[Mapping[str, Any]], *, wide: bool) -> None:
+    now = time.time()
     shown = [
         {
             **row,
-            "state": spoken(row["state"]),
+            "state": state_words(row, now),
             "outcome": spoken(row["outcome"]) if row["outcome"] else None,
             "note": note(row),
         }

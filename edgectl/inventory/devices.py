@@ -5,11 +5,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, delete, select
 
 from agent_daemon.contract.wire import Facts
 from edgectl.errors import InventoryError
-from edgectl.inventory.models import DeviceFactsRow, DeviceRow
+from edgectl.inventory.models import DeviceFactsRow, DeviceRow, DeviceTokenRow
 from edgectl.inventory.sessions import Sessions, device_id, find_device
 from edgectl.inventory.summaries import facts_columns
 from edgectl.inventory.values import Device
@@ -30,7 +30,7 @@ class Devices(Sessions):
             row = DeviceRow(
                 name=name,
                 agent_id=facts.agent_id if facts else None,
-                transport=json.dumps(dict(transport), sort_keys=True),
+                transport=_transport_text(transport),
                 labels=_labels_text(labels or {}),
                 added_at=now,
             )
@@ -43,9 +43,12 @@ class Devices(Sessions):
             return _device(session, row)
 
     def remove_device(self, name: str) -> None:
-        """Take a device out of the fleet; its usage and history stay. Raises InventoryError if unknown."""
+        """Take a device out of the fleet; its usage and history stay, its tokens go. Raises InventoryError if
+        unknown."""
         with self._transaction() as session:
-            find_device(session, name).removed_at = time.time()
+            row = find_device(session, name)
+            row.removed_at = time.time()
+            session.exec(delete(DeviceTokenRow).where(col(DeviceTokenRow.device_id) == device_id(row)))
 
     def rename_device(self, name: str, new_name: str) -> Device:
         """Raises InventoryError when the device is unknown or the new name is taken."""
@@ -63,6 +66,28 @@ class Devices(Sessions):
             merged: dict[str, str | None] = {**json.loads(row.labels), **labels}
             row.labels = _labels_text({key: value for key, value in merged.items() if value is not None})
             return _device(session, row)
+
+    def set_transport(self, name: str, transport: Mapping[str, Any]) -> Device:
+        """Change how a device is reached. Raises InventoryError if unknown."""
+        with self._transaction() as session:
+            row = find_device(session, name)
+            row.transport = _transport_text(transport)
+            return _device(session, row)
+
+    def mark_unreachable(self, name: str, reason: str, at: float | None = None) -> None:
+        """Remember that a device did not answer at `at` (default: now), and why, in a sentence. A silence that
+        goes on keeps its beginning and gets the newest reason. Raises InventoryError if unknown."""
+        now = time.time() if at is None else at
+        with self._transaction() as session:
+            row = find_device(session, name)
+            row.unreachable_since = now if row.unreachable_since is None else min(row.unreachable_since, now)
+            row.unreachable_reason = reason
+
+    def heard_from(self, name: str, at: float | None = None) -> None:
+        """Remember that a device answered at `at` (default: now), whatever it said. Raises InventoryError if
+        unknown."""
+        with self._transaction() as session:
+            hear(find_device(session, name), time.time() if at is None else at)
 
     def device(self, name: str) -> Device:
         """Raises InventoryError when it is unknown."""
@@ -99,7 +124,13 @@ def store_facts(
         )
     )
     row.agent_id = facts.agent_id
-    row.last_seen = max(row.last_seen or 0.0, received_at)
+    hear(row, received_at)
+
+
+def hear(row: DeviceRow, at: float) -> None:
+    """Within a transaction: a device was heard of at `at`, which ends a silence."""
+    row.last_seen = max(row.last_seen or 0.0, at)
+    row.unreachable_since = row.unreachable_reason = None
 
 
 def _must_be_free(session: Session, name: str) -> None:
@@ -128,6 +159,10 @@ def _labels_text(labels: Mapping[str, str]) -> str:
     return json.dumps(dict(labels), sort_keys=True)
 
 
+def _transport_text(transport: Mapping[str, Any]) -> str:
+    return json.dumps(dict(transport), sort_keys=True)
+
+
 def _device(session: Session, row: DeviceRow) -> Device:
     return _value(row, session.get(DeviceFactsRow, device_id(row)))
 
@@ -142,4 +177,6 @@ def _value(row: DeviceRow, facts: DeviceFactsRow | None) -> Device:
         last_seen=row.last_seen,
         facts=Facts.model_validate_json(facts.facts) if facts else None,
         facts_at=facts.received_at if facts else None,
+        unreachable_since=row.unreachable_since,
+        unreachable_reason=row.unreachable_reason,
     )

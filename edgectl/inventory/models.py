@@ -25,6 +25,24 @@ class DeviceRow(SQLModel, table=True):
     added_at: float
     removed_at: float | None = None
     last_seen: float | None = None
+    unreachable_since: float | None = None
+    unreachable_reason: str | None = None
+
+
+class DeviceTokenRow(SQLModel, table=True):
+    """What a device shows to a hub: the SHA-256 of it, in hexadecimal, and never the token."""
+
+    __tablename__ = "device_token"
+    __table_args__ = (
+        UniqueConstraint("token_hash", name="device_token_hash"),
+        Index("device_token_device", "device_id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    device_id: int = Field(foreign_key="device.id")
+    token_hash: str
+    created_at: float
+    expires_at: float
 
 
 class DeviceFactsRow(SQLModel, table=True):

@@ -15,6 +15,7 @@ from agent_daemon.contract.wire import (
     Usage,
     WorkerEvent,
 )
+from edgectl.errors import InventoryError
 
 Body = Facts | Heartbeat | ActivationEvent | WorkerEvent | Usage
 LARGEST_INTEGER = 2**63 - 1
@@ -30,6 +31,10 @@ _TYPES: dict[RecordKind, type[Body]] = {
     RecordKind.WORKER: WorkerEvent,
     RecordKind.USAGE: Usage,
 }
+
+
+class ReportRefused(InventoryError):
+    """A check-in of which nothing can be stored, however often it is sent."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from agent_daemon.contract.wire import (
     Usage,
     WorkerEvent,
 )
-from edgectl.errors import InventoryError
-from edgectl.inventory.devices import store_facts
+from edgectl.inventory.devices import hear, store_facts
 from edgectl.inventory.models import (
     ActivationEventRow,
     DeviceHeartbeatRow,
@@ -26,7 +25,7 @@ from edgectl.inventory.models import (
     UsageRow,
     WorkerEventRow,
 )
-from edgectl.inventory.records import LARGEST_INTEGER, Body, Rejected, read
+from edgectl.inventory.records import LARGEST_INTEGER, Body, Rejected, ReportRefused, read
 from edgectl.inventory.sessions import Sessions, device_id, find_device
 from edgectl.inventory.summaries import heartbeat_columns
 
@@ -38,15 +37,23 @@ class Reports(Sessions):
         A record whose `seq` is not above what is stored for this device and epoch is skipped, so taking a
         check-in twice, or parts of it again in other batches, changes nothing. A record that makes no sense
         is set aside (the view `events` shows it) and never holds up those behind it. `received_at` defaults
-        to now. Raises InventoryError for an unknown device.
+        to now. Raises InventoryError for an unknown device, and ReportRefused for another device's report or
+        for numbers that make no sense.
         """
         now = time.time() if received_at is None else received_at
         if any(not 0 <= record.seq <= LARGEST_INTEGER for record in check_in.records):
-            raise InventoryError(
+            raise ReportRefused(
                 f"{device_name} sent a report whose numbering makes no sense; nothing was stored"
             )
         with self._transaction() as session:
             device = find_device(session, device_name)
+            if device.agent_id not in (None, check_in.agent_id):
+                raise ReportRefused(
+                    f"the report is not {device_name}'s: it is of agent {check_in.agent_id}, expected "
+                    f"{device.agent_id}; nothing was stored",
+                    "was the device's state lost? Remove it and add it again",
+                )
+            device.agent_id = check_in.agent_id
             cursor = _cursor(session, device_id(device), check_in.epoch, now)
             intake = _Intake(session, device, cursor, now, current=_is_newest(session, cursor))
             for record in sorted(check_in.records, key=lambda record: record.seq):
@@ -54,8 +61,7 @@ class Reports(Sessions):
                     intake.store(record)
                     cursor.seq = record.seq
             cursor.received_at = now
-            device.agent_id = check_in.agent_id
-            device.last_seen = max(device.last_seen or 0.0, now)
+            hear(device, now)
             return Ack(epoch=check_in.epoch, seq=cursor.seq)
 
 
@@ -75,6 +81,8 @@ class _Intake:
 
     def store(self, record: Record) -> None:
         body = read(record)
+        if isinstance(body, Facts) and body.agent_id != self._device.agent_id:
+            body = Rejected("these are the facts of another agent")
         if isinstance(body, Rejected):
             self._session.add(
                 RejectedRecordRow(

@@ -10,7 +10,8 @@ from edgectl.inventory.devices import Devices
 from edgectl.inventory.releases import Releases
 from edgectl.inventory.reports import Reports
 from edgectl.inventory.rollouts import Rollouts
+from edgectl.inventory.tokens import Tokens
 
 
-class Repository(Devices, Releases, Rollouts, Reports):
-    """Devices, releases, rollouts and reports on one file; each method is one transaction."""
+class Repository(Devices, Releases, Rollouts, Reports, Tokens):
+    """Devices, releases, rollouts, reports and tokens on one file; each method is one transaction."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal
 
 from agent_daemon.contract.wire import Facts, Outcome
@@ -23,6 +24,24 @@ class Device:
     last_seen: float | None = None
     facts: Facts | None = None
     facts_at: float | None = None
+    unreachable_since: float | None = None
+    """When it first failed to answer, in the silence that goes on; None when it was heard of since."""
+    unreachable_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TokenOwner:
+    """The device that a token belongs to. `agent_id` is None until its agent was asked for the first time."""
+
+    device: str
+    agent_id: str | None
+
+
+class TokenRefusal(StrEnum):
+    """Why a token is no good."""
+
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@
 
 -- devices: one row per device; what it is.
 --   name, labels (JSON object), transport (JSON object), agent_id, added_at, last_seen
+--   unreachable_since, unreachable_reason   since when it does not answer, and why (NULL: it was heard of since)
+--   token_expires_at   until when it may report to a hub by itself (NULL: it has no token)
 --   hostname, os, cpu_model, cpu_threads, ram_total, ram_available
 --   gpus (names), vram_total, vram_free   sums over its GPUs
 --   backends        what its runtime was built with, such as `cpu,cuda`
@@ -13,6 +15,8 @@
 --   agent_version, gateway_url, facts_at
 CREATE VIEW devices AS
 SELECT d.name, d.labels, d.transport, d.agent_id, d.added_at, d.last_seen,
+       d.unreachable_since, d.unreachable_reason,
+       (SELECT max(t.expires_at) FROM device_token t WHERE t.device_id = d.id) AS token_expires_at,
        f.hostname, f.os, f.cpu_model, f.cpu_threads, f.ram_total, f.ram_available,
        f.gpus, f.vram_total, f.vram_free, f.backends, f.gpu_note, f.simulated_offload,
        f.agent_version, f.gateway_url, f.received_at AS facts_at
@@ -28,8 +32,11 @@ WHERE d.removed_at IS NULL;
 --                   reverted        it went back to its previous release by itself
 --                   revert_failed   it could not go back: look at it
 --                   never_deployed  it answers, and serves nothing
+--                   unreachable     it was asked and did not answer, and was not heard of since
 --                   stale           not heard of for a day (last_seen)
 --                   unknown         never heard of
+--   known_state     the state by the device's own last account: the same word, but for `unreachable` and `stale`
+--   unreachable_since, unreachable_reason   the beginning of the silence, and why, when last asked
 --   attention       1 when somebody should look: any state that is wrong, or a last outcome that is
 --   release (`r12`), release_number, release_digest   what is active, by the device's own account
 --   models (names, comma-separated), memory (`vram`, `ram`, or both: where they are)
@@ -40,7 +47,7 @@ WHERE d.removed_at IS NULL;
 --   outcome, outcome_reason, outcome_release, outcome_at   the latest rollout on this device
 --   last_seen, heartbeat_sent_at (the device's clock), agent_version, gpus, gpu_note, simulated_offload, gateway_url
 CREATE VIEW device_status AS
-SELECT s.name, s.labels, s.state,
+SELECT s.name, s.labels, s.state, s.known_state, s.unreachable_since, s.unreachable_reason,
        s.state NOT IN ('serving', 'never_deployed', 'staging', 'activating')
          OR coalesce(s.outcome, '') IN ('failed_unchanged', 'reverted', 'revert_failed', 'refused', 'unreachable')
          AS attention,
@@ -50,10 +57,16 @@ SELECT s.name, s.labels, s.state,
        s.outcome, s.outcome_reason, s.outcome_release, s.outcome_at,
        s.last_seen, s.heartbeat_sent_at, s.agent_version, s.gpus, s.gpu_note, s.simulated_offload, s.gateway_url
 FROM (
-  SELECT d.name, d.labels,
+  SELECT k.*,
+         CASE
+           WHEN k.unreachable_since IS NOT NULL THEN 'unreachable'
+           WHEN k.last_seen < CAST(strftime('%s', 'now') AS INTEGER) - 86400 THEN 'stale'
+           ELSE k.known_state
+         END AS state
+  FROM (
+  SELECT d.name, d.labels, d.unreachable_since, d.unreachable_reason,
          CASE
            WHEN d.last_seen IS NULL THEN 'unknown'
-           WHEN d.last_seen < CAST(strftime('%s', 'now') AS INTEGER) - 86400 THEN 'stale'
            WHEN h.state IN ('activating', 'probing') THEN 'activating'
            WHEN h.state IN ('reverting', 'reverted', 'revert_failed') THEN h.state
            WHEN h.active_digest IS NOT NULL AND h.workers_total > 0 AND h.workers_ready = h.workers_total
@@ -61,7 +74,7 @@ FROM (
            WHEN h.active_digest IS NOT NULL THEN 'degraded'
            WHEN h.state IN ('staging', 'staged') THEN 'staging'
            ELSE 'never_deployed'
-         END AS state,
+         END AS known_state,
          'r' || h.active_number AS release, h.active_number AS release_number, h.active_digest AS release_digest,
          h.models, h.memory, h.predicted_bytes, h.measured_bytes,
          h.workers_total, h.workers_ready, h.tokens_per_second, h.problem, h.reports_dropped,
@@ -76,6 +89,7 @@ FROM (
   LEFT JOIN device_usage u ON u.device_id = d.id
   LEFT JOIN rollout_outcome o ON o.id = (SELECT max(l.id) FROM rollout_outcome l WHERE l.device_id = d.id)
   WHERE d.removed_at IS NULL
+  ) k
 ) s;
 
 -- release_status: one row per release.

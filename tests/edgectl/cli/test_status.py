@@ -1,5 +1,7 @@
 import json
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from agent_daemon.contract.wire import Outcome
 from edgectl.cli import status
 from edgectl.inventory.repository import Repository
+from tests.support.agent import running_agent
 from tests.support.inventory_messages import check_in, device_release, gpu_facts, serving, usage, worker
 
 Run = Callable[..., Any]
@@ -152,3 +155,65 @@ def test_names_that_are_not_ascii_stay_themselves_in_large_json(
 def test_a_device_cannot_steer_the_terminal(inventory: Repository, edgectl: Run) -> None:
     add(inventory, "desk", serving(1, worker(state="backoff", error="\x1b[2Jgone [red]x[/red]")))
     assert "\\x1b[2Jgone [red]x[/red]" in edgectl("status").out
+
+
+def test_an_unreachable_device_is_shown_with_what_was_known(inventory: Repository, edgectl: Run) -> None:
+    add(inventory, "desk", serving(1, number=3))
+    add(inventory, "lap", serving(1))
+    inventory.add_device("new", {"kind": "local"})
+    inventory.mark_unreachable("desk", "connection refused", at=time.time() - 300)
+    inventory.mark_unreachable("new", "no route to host", at=time.time() - 2 * 86400)
+    result = edgectl("status")
+    assert result.code == 0
+    _, desk, lap, new = result.out.splitlines()
+    assert desk.startswith("desk    unreachable since 5m  r3  ")
+    assert desk.endswith("last known: serving r3; connection refused")
+    assert lap.startswith("lap     serving  ")
+    assert new.startswith("new     unreachable since 2d  -  ")
+    assert new.endswith("last known: nothing; no route to host")
+    report = json.loads(edgectl("status", "-o", "json").out)
+    assert report["summary"] == {
+        "devices": 3,
+        "attention": 2,
+        "by_state": {"unreachable": 2, "serving": 1},
+        "by_release": {"r3": 1, "r1": 1, "none": 1},
+    }
+    shown = report["devices"][0]
+    assert (shown["state"], shown["known_state"]) == ("unreachable", "serving")
+    assert shown["unreachable_reason"] == "connection refused"
+    assert shown["unreachable_since"] == pytest.approx(time.time() - 300, abs=60)
+
+
+def test_refreshing_says_who_cannot_be_reached(inventory: Repository, edgectl: Run, tmp_path: Path) -> None:
+    with running_agent(tmp_path / "desk") as desk, running_agent(tmp_path / "lap") as lap:
+        for agent in (desk, lap):
+            where = ("--local", "--state-dir", str(agent.state_dir))
+            assert edgectl("device", "add", agent.state_dir.name, *where).code == 0
+        assert edgectl("status", "--refresh").code == 0
+        lap.kill()
+        result = edgectl("status", "--refresh", "-o", "json")
+        assert result.code == 3
+        states = {device["name"]: device for device in json.loads(result.out)["devices"]}
+        assert {name: device["state"] for name, device in states.items()} == {
+            "desk": "never_deployed",
+            "lap": "unreachable",
+        }
+        assert (states["lap"]["known_state"], states["desk"]["unreachable_since"]) == ("never_deployed", None)
+        assert "lap: no agent answers at" in result.err
+        assert "hint: start it with: edgectl-agent run" in result.err
+        since = states["lap"]["unreachable_since"]
+        # Asked again it is the same silence; who is not asked does not count.
+        assert edgectl("status", "--refresh").code == 3
+        assert edgectl("status", "--refresh", "desk").code == 0
+        (again,) = json.loads(edgectl("status", "lap", "-o", "json").out)["devices"]
+        assert again["unreachable_since"] == since
+        lap.start()
+        assert edgectl("status", "--refresh").code == 0
+        (back,) = json.loads(edgectl("status", "lap", "-o", "json").out)["devices"]
+        assert (back["state"], back["unreachable_since"]) == ("never_deployed", None)
+        desk_only = inventory.device("desk")
+        inventory.set_transport("lap", desk_only.transport)
+        stranger = edgectl("status", "--refresh", "lap")
+        assert stranger.code == 0
+        assert "another agent answers there" in stranger.err
+        assert inventory.device("lap").unreachable_since is None
