@@ -1,4 +1,4 @@
-"""`edgectl-agent`: run | dial-stdio | doctor. Reads the command line and wires; the work is elsewhere."""
+"""`edgectl-agent`: run | dial-stdio | doctor | await-gpu. Reads the command line and wires; the work is elsewhere."""
 
 import argparse
 import asyncio
@@ -15,10 +15,14 @@ from agent_daemon.errors import AgentError
 from agent_daemon.settings import (
     DEFAULT_LISTEN,
     Settings,
+    parse_hub,
     parse_listen,
     parse_size,
+    read_file,
     read_key_hashes,
 )
+
+_LOG_BYTES = 2 * 1024 * 1024
 
 
 def _default_state_dir() -> Path:
@@ -43,13 +47,18 @@ def _parser() -> argparse.ArgumentParser:
             help="where models, releases and reports are kept (default: %(default)s)",
         )
     run.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings in TOML; what a flag says counts more"
+    )
+    run.add_argument(
         "--listen",
-        default=DEFAULT_LISTEN,
         metavar="HOST:PORT",
-        help="where the OpenAI-compatible API listens; beyond loopback API keys are required (default: %(default)s)",
+        help="where the OpenAI-compatible API listens; beyond loopback API keys are required (default: "
+        f"{DEFAULT_LISTEN})",
     )
     run.add_argument("--api-keys", type=Path, metavar="FILE", help="hashes of accepted API keys, one a line")
     run.add_argument("--ram-limit", metavar="SIZE", help="most RAM that models may use here, such as 4GiB")
+    gpu = commands.add_parser("await-gpu", help="wait for the device nodes of this machine's GPUs")
+    gpu.add_argument("--seconds", type=float, default=20.0, help="how long at most (default: %(default)g)")
     doctor.add_argument(
         "-o", "--output", choices=("table", "json"), default="table", help="how to print the checks"
     )
@@ -57,31 +66,59 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    keys = getattr(arguments, "api_keys", None)
-    limit = getattr(arguments, "ram_limit", None)
+    config = getattr(arguments, "config", None)
+    told = read_file(config) if config else {}
+
+    def setting(name: str) -> str | None:
+        return getattr(arguments, name, None) or told.get(name)
+
+    keys, limit, hub = setting("api_keys"), setting("ram_limit"), told.get("hub")
     return Settings(
         state_dir=arguments.state_dir.absolute(),
-        listen=parse_listen(getattr(arguments, "listen", DEFAULT_LISTEN)),
-        key_hashes=read_key_hashes(keys) if keys else frozenset(),
+        listen=parse_listen(setting("listen") or DEFAULT_LISTEN),
+        key_hashes=read_key_hashes(Path(keys)) if keys else frozenset(),
         ram_limit=parse_size(limit) if limit else None,
+        hub=parse_hub(hub, told.get("hub_token_file")) if hub else None,
     )
 
 
 def _run(settings: Settings) -> int:
     from agent_daemon.service import Service
 
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-
     async def serve() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await Service(settings).run(stop)
+        service = Service(settings)
+        _keep_log(settings.logs / "agent.log")
+        await service.run(stop)
 
     asyncio.run(serve())
+    return 0
+
+
+def _keep_log(path: Path) -> None:
+    """To stderr, which a service manager keeps, and to a file of bounded size, which the control side can read."""
+    from logging.handlers import RotatingFileHandler
+
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=[logging.StreamHandler(), RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)],
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _await_gpu(seconds: float) -> int:
+    from agent_daemon.gpu_nodes import wait
+
+    missing = wait(seconds)
+    if missing:
+        print(
+            f"edgectl-agent: still missing after {seconds:g} s: {', '.join('/dev/' + node for node in missing)};"
+            " the agent starts without them",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -111,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0 done, 1 failed, 2 wrong usage."""
     arguments = _parser().parse_args(argv)
     try:
+        if arguments.command == "await-gpu":
+            return _await_gpu(arguments.seconds)
         settings = _settings(arguments)
         if arguments.command == "run":
             return _run(settings)

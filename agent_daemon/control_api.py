@@ -7,20 +7,23 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agent_daemon import __version__
+from agent_daemon import __version__, logs
 from agent_daemon.activator import Activator
 from agent_daemon.bodies import BodyTooLarge, read_body
 from agent_daemon.contract import digest
 from agent_daemon.contract.wire import (
     Ack,
     ActivateRequest,
+    Check,
+    Checks,
     DeviceState,
     EventPage,
     Facts,
     Hello,
+    HubStatus,
     Problem,
     StageRequest,
 )
@@ -37,10 +40,12 @@ _POLL = 0.1
 
 Detect = Callable[[], Awaitable[Facts]]
 Flush = Callable[[], Awaitable[None]]
+Examine = Callable[[], Awaitable[tuple[Check, ...]]]
 
 
 class ControlApi:
-    """`detect` determines the facts anew; `flush` brings everything that is to be reported into the spool."""
+    """`detect` determines the facts anew; `flush` brings everything that is to be reported into the spool; `hub` says how
+    reporting to it goes; `examine` is what a doctor finds here."""
 
     def __init__(
         self,
@@ -50,9 +55,11 @@ class ControlApi:
         spool: Spool,
         supervisor: Supervisor,
         activator: Activator,
-        logs: Path,
+        log_folder: Path,
         detect: Detect,
         flush: Flush,
+        hub: Callable[[], HubStatus | None],
+        examine: Examine,
     ) -> None:
         self._agent_id = agent_id
         self._journal = journal
@@ -60,9 +67,11 @@ class ControlApi:
         self._spool = spool
         self._supervisor = supervisor
         self._activator = activator
-        self._logs = logs
+        self._logs = log_folder
         self._detect = detect
         self._flush = flush
+        self._hub = hub
+        self._examine = examine
 
     async def hello(self, _request: Request) -> Response:
         return _answer(Hello(agent_version=__version__, agent_id=self._agent_id))
@@ -70,10 +79,12 @@ class ControlApi:
     async def facts(self, _request: Request) -> Response:
         return _answer(await self._detect())
 
+    async def checks(self, _request: Request) -> Response:
+        return _answer(Checks(checks=await self._examine()))
+
     async def state(self, _request: Request) -> Response:
-        return _answer(
-            device_state(self._agent_id, self._journal, self._store, self._activator, self._supervisor)
-        )
+        state = device_state(self._agent_id, self._journal, self._store, self._activator, self._supervisor)
+        return _answer(state.model_copy(update={"hub": self._hub()}))
 
     async def stage(self, request: Request) -> Response:
         asked = StageRequest.model_validate_json(await _small_body(request))
@@ -128,9 +139,11 @@ class ControlApi:
         return JSONResponse({"accepted": await asyncio.to_thread(self._spool.acknowledge, ack)})
 
     async def logs(self, request: Request) -> Response:
-        """The last lines of the workers' logs."""
+        """The last lines of the logs; with `follow=1` also what is added, until the reader goes."""
         lines = int(_number(request, "lines", 200))
-        return PlainTextResponse(await asyncio.to_thread(_tail, self._logs, lines))
+        if _number(request, "follow", 0):
+            return StreamingResponse(logs.follow(self._logs, lines), media_type="text/plain")
+        return PlainTextResponse(await asyncio.to_thread(logs.tail, self._logs, lines))
 
 
 def device_state(
@@ -148,14 +161,6 @@ def device_state(
         blobs=store.digests(),
         workers=supervisor.status(),
     )
-
-
-def _tail(folder: Path, lines: int) -> str:
-    found: list[str] = []
-    for path in sorted(folder.glob("*.log")):
-        text = path.read_text(errors="replace").splitlines()[-lines:]
-        found += [f"{path.stem}: {line}" for line in text]
-    return "".join(f"{line}\n" for line in found[-lines:])
 
 
 def _answer(message: BaseModel, status: int = 200) -> Response:
@@ -212,6 +217,7 @@ def build(api: ControlApi) -> Starlette:
         routes=[
             Route("/v1/hello", _safe(api.hello), methods=["GET"]),
             Route("/v1/facts", _safe(api.facts), methods=["GET"]),
+            Route("/v1/checks", _safe(api.checks), methods=["GET"]),
             Route("/v1/state", _safe(api.state), methods=["GET"]),
             Route("/v1/releases", _safe(api.stage), methods=["POST"]),
             Route("/v1/activations", _safe(api.activate), methods=["POST"]),

@@ -6,24 +6,13 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel
-
-from agent_daemon.contract.wire import GpuFacts, RuntimeFacts
+from agent_daemon.contract.wire import Check, GpuFacts, RuntimeFacts
 from agent_daemon.gpus import detect_gpus
 from agent_daemon.runtime_probe import probe_runtime
 from agent_daemon.settings import Settings
 
 _SPACE = 2 * 1024**3
 """Free bytes below which a device can hardly take a model."""
-
-
-class Check(BaseModel):
-    """`ok` None means: nothing wrong, but worth knowing."""
-
-    name: str
-    ok: bool | None
-    finding: str
-    remedy: str | None = None
 
 
 async def examine(settings: Settings) -> tuple[Check, ...]:

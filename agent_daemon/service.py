@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 import psutil
@@ -14,8 +15,10 @@ from starlette.types import ASGIApp
 from agent_daemon import control_api, telemetry
 from agent_daemon.activation import FreeMemory
 from agent_daemon.activator import Activator
+from agent_daemon.checkin import CheckInLoop
 from agent_daemon.contract.release import Access, ServedModel
 from agent_daemon.contract.wire import Facts, Heartbeat, RecordKind, RuntimeFacts, WorkerEvent
+from agent_daemon.doctor import examine
 from agent_daemon.errors import UsageProblem
 from agent_daemon.facts import detect_facts
 from agent_daemon.gateway.app import Gateway, build
@@ -23,6 +26,7 @@ from agent_daemon.gpus import detect_gpus
 from agent_daemon.journal import Journal
 from agent_daemon.listener import Server, bind_control, bind_gateway, server
 from agent_daemon.runtime_probe import probe_runtime
+from agent_daemon.service_manager import keep_alive, notify
 from agent_daemon.serving import Serving
 from agent_daemon.settings import Settings
 from agent_daemon.spool import Spool
@@ -56,6 +60,7 @@ class Service:
         self._activator = Activator(
             self._journal, self._store, self._supervisor, self._serving, self._free_memory, self._publish
         )
+        self._checkin = self._to_hub()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set."""
@@ -68,8 +73,10 @@ class Service:
             for each, bound in zip(servers, (control_socket, gateway_socket), strict=True)
         ]
         self._publish()
+        # Before a model is loaded, which takes as long as it takes.
+        notify("READY=1")
         await self._activator.recover()
-        beat = asyncio.create_task(self._beat())
+        loops = [asyncio.create_task(each) for each in self._loops()]
         port = gateway_socket.getsockname()[1]
         _log.info(
             "serving on %s:%s, control socket %s", self._settings.listen.host, port, self._settings.socket
@@ -77,7 +84,9 @@ class Service:
         try:
             await stop.wait()
         finally:
-            beat.cancel()
+            notify("STOPPING=1")
+            for loop in loops:
+                loop.cancel()
             await self._shut_down(servers, tasks)
 
     async def _shut_down(self, servers: list[Server], tasks: list[asyncio.Task[None]]) -> None:
@@ -102,6 +111,8 @@ class Service:
                 self._settings.logs,
                 self._facts,
                 self._flush,
+                lambda: self._checkin.status if self._checkin else None,
+                lambda: examine(self._settings),
             )
         )
 
@@ -125,6 +136,19 @@ class Service:
                 "name a file of key hashes with --api-keys (edgectl access new-key makes one), or listen on"
                 " 127.0.0.1",
             )
+
+    def _to_hub(self) -> CheckInLoop | None:
+        hub = self._settings.hub
+        if hub is None:
+            return None
+        return CheckInLoop(hub.url, hub.token_file.read_text, self.agent_id, self._spool, self._flush)
+
+    def _loops(self) -> Iterator[Coroutine[None, None, None]]:
+        """What goes on beside serving, until the end."""
+        yield self._beat()
+        yield keep_alive()
+        if self._checkin is not None:
+            yield self._checkin.run()
 
     # -- what the parts ask for ------------------------------------------------------------------------
 
@@ -170,6 +194,10 @@ class Service:
     # -- reports ---------------------------------------------------------------------------------------
 
     def _report_worker(self, event: WorkerEvent) -> None:
+        level = logging.WARNING if event.what == "crashed" else logging.INFO
+        _log.log(
+            level, "worker of %s: %s%s", event.model, event.what, f": {event.detail}" if event.detail else ""
+        )
         self._spool.append(RecordKind.WORKER, event)
 
     def _publish(self) -> None:
@@ -177,6 +205,8 @@ class Service:
         for identity, at, event in self._journal.unreported():
             self._spool.append(RecordKind.ACTIVATION, event, at)
             self._journal.reported(identity)
+        if self._checkin is not None:
+            self._checkin.wake()
 
     async def _flush(self) -> None:
         """Everything that could be reported now is in the spool afterwards: facts, heartbeat, the open minute."""

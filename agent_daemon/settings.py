@@ -1,7 +1,8 @@
-"""What the person who starts an agent decides, read once from the command line."""
+"""What the person who starts an agent decides, read once from the command line and the settings file."""
 
 import ipaddress
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,14 @@ class Listen:
 
 
 @dataclass(frozen=True)
+class Hub:
+    """Where reports are sent. The token's file is read before each attempt, so it may be replaced at any time."""
+
+    url: str
+    token_file: Path
+
+
+@dataclass(frozen=True)
 class Settings:
     """`ram_limit` in bytes: most RAM that models may use on this device, or None."""
 
@@ -38,6 +47,7 @@ class Settings:
     listen: Listen
     key_hashes: frozenset[str] = frozenset()
     ram_limit: int | None = None
+    hub: Hub | None = None
 
     @property
     def socket(self) -> Path:
@@ -62,6 +72,31 @@ def parse_listen(text: str) -> Listen:
                 f"--listen {text}: {host!r} is not an IP address", "name the address, or localhost"
             ) from None
     return Listen(host, int(port))
+
+
+FILE_KEYS = ("listen", "ram_limit", "api_keys", "hub", "hub_token_file")
+"""What a settings file may say, each a text as the flag of that name has it."""
+
+
+def read_file(path: Path) -> dict[str, str]:
+    """The settings in a TOML file. Raises UsageProblem when it cannot be read or says anything unknown."""
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageProblem(f"--config {path}: cannot be read: {error}") from None
+    for key, value in content.items():
+        if key not in FILE_KEYS:
+            raise UsageProblem(f"{path}: unknown setting {key!r}; expected one of: {', '.join(FILE_KEYS)}")
+        if not isinstance(value, str):
+            raise UsageProblem(f"{path}: {key} must be a text in quotes")
+    return content
+
+
+def parse_hub(url: str, token_file: str | None) -> Hub:
+    """Raises UsageProblem without a token's file; the URL is judged by whoever connects to it."""
+    if not token_file:
+        raise UsageProblem("hub: the file with this device's token is not named", "set hub_token_file")
+    return Hub(url, Path(token_file))
 
 
 def parse_size(text: str) -> int:

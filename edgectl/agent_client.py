@@ -16,7 +16,9 @@ from agent_daemon.contract.versions import SCHEMA_VERSION, NoCommonVersion, agre
 from agent_daemon.contract.wire import (
     Ack,
     ActivateRequest,
+    Check,
     CheckIn,
+    Checks,
     DeviceState,
     EventPage,
     Facts,
@@ -87,6 +89,10 @@ class AgentClient:
     def facts(self) -> Facts:
         return self._call(Facts, "GET", "/v1/facts")
 
+    def checks(self) -> tuple[Check, ...]:
+        """What the device's own doctor finds, as the agent sees the device."""
+        return self._call(Checks, "GET", "/v1/checks").checks
+
     def state(self) -> DeviceState:
         return self._call(DeviceState, "GET", "/v1/state")
 
@@ -108,6 +114,22 @@ class AgentClient:
 
     def logs(self, lines: int) -> str:
         return self._send("GET", f"/v1/logs?lines={lines}", None).decode(errors="replace")
+
+    def follow_logs(self, lines: int) -> Iterator[str]:
+        """The last lines, and then what is written, as it is written. Ends when the agent does."""
+        connection = self._open(_TIMEOUT)
+        stream: Any = connection.sock
+        try:
+            connection.request("GET", f"/v1/logs?lines={lines}&follow=1")
+            response = connection.getresponse()
+            # A log may be silent for hours.
+            stream.settimeout(None)
+            while data := response.read1(_CHUNK):
+                yield data.decode(errors="replace")
+        except (http.client.HTTPException, OSError) as error:
+            raise _lost(error) from None
+        finally:
+            self.close()
 
     def put_blob(self, digest: str, size: int, offset: int, path: Path, moved: Callable[[int], None]) -> None:
         """Sends a file from `offset`; `moved` is told the bytes that the device has, after each chunk. Whatever
@@ -152,10 +174,7 @@ class AgentClient:
                 raise
         except (http.client.HTTPException, OSError) as error:
             self.close()
-            raise Unreachable(
-                f"the connection to the agent was lost: {str(error) or type(error).__name__}",
-                "the device goes on by itself; ask it again with: edgectl status --refresh",
-            ) from None
+            raise _lost(error) from None
         except BaseException:
             self.close()
             raise
@@ -173,6 +192,13 @@ class AgentClient:
         stream: Any = self._connection.sock
         stream.settimeout(timeout)
         return self._connection
+
+
+def _lost(error: Exception) -> Unreachable:
+    return Unreachable(
+        f"the connection to the agent was lost: {str(error) or type(error).__name__}",
+        "the device goes on by itself; ask it again with: edgectl status --refresh",
+    )
 
 
 def _chunks(path: Path, offset: int, moved: Callable[[int], None]) -> Iterator[bytes]:

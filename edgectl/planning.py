@@ -17,7 +17,7 @@ from edgectl.errors import EdgectlError, UsageError
 from edgectl.inventory.repository import Repository
 from edgectl.inventory.values import Device, Release
 from edgectl.manifest import Manifest, ModelSpec
-from edgectl.observe import Sighting, observe
+from edgectl.observe import Sighting, observe, record
 from edgectl.placement import (
     Candidate,
     ModelRequest,
@@ -58,9 +58,7 @@ def prepare(
     content = _content(manifest, ladders)
     known = _known(repository, manifest.name, content)
     sightings = observe(devices, transports)
-    for sighting in sightings:
-        if sighting.facts is not None:
-            repository.save_facts(sighting.device.name, sighting.facts)
+    record(repository, sightings)
     desired: dict[str, Desired] = {}
     for sighting in sightings:
         name = sighting.device.name
@@ -84,6 +82,7 @@ def prepare_rollback(
     if number is not None:
         repository.release(number)  # a number that never was is an error, not a refusal on every device
     sightings = observe(devices, transports)
+    record(repository, sightings)
     desired: dict[str, Desired] = {}
     for device, sighting in zip(devices, sightings, strict=True):
         if number is None:

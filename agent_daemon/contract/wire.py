@@ -283,6 +283,21 @@ class CheckInReply(Message):
     next_in: float
 
 
+class Check(Message):
+    """One finding of a doctor. `ok` None means: nothing wrong, but worth knowing."""
+
+    name: str
+    ok: bool | None
+    finding: str
+    remedy: str | None = None
+
+
+class Checks(Message):
+    """What a doctor found, in the order in which to mend it."""
+
+    checks: tuple[Check, ...]
+
+
 # -- the control API -------------------------------------------------------------------------------------
 
 

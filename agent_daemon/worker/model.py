@@ -6,7 +6,7 @@ from typing import Any
 
 import llama_cpp
 
-from agent_daemon.worker.runtime import EngineLog
+from agent_daemon.worker.runtime import EngineLog, load_backends
 from agent_daemon.worker_messages import Load
 
 _KV_TYPES = {
@@ -31,6 +31,7 @@ class Model:
     """Weights, context and vocabulary. Raises LoadError. Driven by one thread only."""
 
     def __init__(self, load: Load, log: EngineLog) -> None:
+        load_backends()
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = load.gpu_layers

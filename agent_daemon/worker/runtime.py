@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections import deque
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def runtime_facts() -> RuntimeFacts:
 
 def _backends() -> tuple[str, ...]:
     """Backends with at least one device, lower case (`cpu`, `cuda`, `vulkan`, `metal`, …)."""
-    library = _ggml()
+    library = load_backends()
     library.ggml_backend_dev_count.restype = ctypes.c_size_t
     library.ggml_backend_dev_get.restype = ctypes.c_void_p
     library.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
@@ -54,7 +55,9 @@ def _backends() -> tuple[str, ...]:
     return tuple(names)
 
 
-def _ggml() -> ctypes.CDLL:
+@cache
+def load_backends() -> ctypes.CDLL:
+    """ggml's library with what it can compute with; before the first model is loaded. Once for each process."""
     # `libggml.so.0`, not `libggml.so`: wheels store the link as a copy, and the copy has a registry of its own.
     folder = Path(llama_cpp.__file__).parent / "lib"
     name = "libggml.0.dylib" if sys.platform == "darwin" else "libggml.so.0"

@@ -14,6 +14,7 @@ from edgectl.cli.invocation import Invocation
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "device": ("edgectl.cli.device:app", "Add, list, change and remove devices."),
+    "agent": ("edgectl.cli.agent:app", "Make the agent ready for devices."),
     "manifest": ("edgectl.cli.manifest:app", "Check manifests and print their schema."),
     "model": ("edgectl.cli.model:app", "Look at models and what they need."),
     "plan": ("edgectl.cli.plan:plan", "Show what a deploy would change, and change nothing."),
@@ -23,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("edgectl.cli.history:history", "Show past rollouts and how they ended."),
     "usage": ("edgectl.cli.usage:usage", "Show requests and tokens by model, device, release or day."),
     "query": ("edgectl.cli.query:query", "Ask the inventory in SQL, read-only."),
+    "hub": ("edgectl.cli.hub:app", "Let devices report by themselves."),
+    "doctor": ("edgectl.cli.doctor:doctor", "Check this machine or devices, with remedies."),
     "access": ("edgectl.cli.access:app", "Make keys for clients of the models."),
 }
 """Name -> (module:attribute, its line in the list of commands). The attribute is an app or a function."""

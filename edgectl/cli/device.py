@@ -1,21 +1,20 @@
 """`edgectl device`: the machines of the fleet."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgectl.cli.options import Output, Select, Yes, form_of, settings_of, transports_of
+from edgectl.cli.device_add import add
+from edgectl.cli.device_bootstrap import bootstrap, remove
+from edgectl.cli.options import Output, Select, form_of, settings_of, transports_of
 from edgectl.cli.output import Column, Form, emit, emit_json, say, talk
-from edgectl.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Add, list, change and remove devices.")
+app.command()(add)
+app.command()(bootstrap)
+app.command()(remove)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The device.")]
-Labels = Annotated[
-    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; may be said several times.")
-]
-
 _COLUMNS = (
     Column("name", "DEVICE"),
     Column("labels", "LABELS"),
@@ -34,33 +33,6 @@ _COLUMNS = (
     Column("gateway_url", "GATEWAY", wide=True),
     Column("gpu_note", "NOTE"),
 )
-
-
-@app.command()
-def add(
-    ctx: typer.Context,
-    name: Name,
-    local: Annotated[bool, typer.Option("--local", help="The device is this machine.")] = False,
-    state_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The state directory of its agent, for --local.")
-    ] = None,
-    label: Labels = None,
-    output: Output = None,
-) -> None:
-    """Add a device: its agent is asked what it is, and must answer."""
-    from edgectl.fleet import add_local_device
-    from edgectl.inventory.repository import Repository
-    from edgectl.selector import parse_label
-
-    if not local or state_dir is None:
-        raise UsageError("say how to reach the device", "for this machine: --local --state-dir DIR")
-    labels = dict(parse_label(text) for text in label or [])
-    with Repository(settings_of(ctx).database) as repository:
-        device = add_local_device(repository, name, state_dir.expanduser().absolute(), labels)
-    if form_of(ctx, output) is Form.JSON:
-        emit_json({"name": device.name, "labels": dict(device.labels), "agent_id": device.agent_id})
-    else:
-        talk(f"added {device.name}")
 
 
 @app.command("list")
@@ -104,13 +76,19 @@ def logs(
     ctx: typer.Context,
     name: Name,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many lines.")] = 200,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it is written.")] = False,
 ) -> None:
-    """Print the last lines of a device's worker logs."""
-    from edgectl.fleet import worker_logs
+    """Print the last lines of the logs of a device's agent and workers."""
+    from edgectl.cli.cells import printable
+    from edgectl.fleet import device_logs, follow_logs
     from edgectl.inventory.repository import Repository
 
     with Repository(settings_of(ctx).database) as repository, transports_of(ctx) as transports:
-        typer.echo(worker_logs(repository, name, lines, transports), nl=False)
+        if not follow:
+            typer.echo(printable(device_logs(repository, name, lines, transports)), nl=False)
+            return
+        for text in follow_logs(repository, name, lines, transports):
+            typer.echo(printable(text), nl=False)
 
 
 @app.command()
@@ -150,19 +128,6 @@ def rename(
     with Repository(settings_of(ctx).database) as repository:
         repository.rename_device(name, new_name)
     talk(f"{name} is now {new_name}")
-
-
-@app.command()
-def remove(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
-    """Take a device out of the fleet. It goes on serving; its past usage stays in the inventory."""
-    from edgectl.inventory.repository import Repository
-
-    with Repository(settings_of(ctx).database) as repository:
-        device = repository.device(name)
-        if not yes and not typer.confirm(f"Remove {device.name}?", err=True):
-            raise typer.Exit(1)
-        repository.remove_device(name)
-    talk(f"removed {name}")
 
 
 def _lines(value: dict[str, Any], depth: int) -> list[str]:

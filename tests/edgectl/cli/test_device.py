@@ -99,9 +99,11 @@ def test_show_is_the_devices_own_account(desk: str, edgectl: Run, agent: AgentPr
     assert "  active: -" in text.splitlines()
 
 
-def test_logs_of_an_agent_without_workers_are_empty(desk: str, edgectl: Run) -> None:
+def test_logs_begin_with_the_agent_s_own(desk: str, edgectl: Run) -> None:
     done = edgectl("device", "logs", "desk")
-    assert (done.code, done.out) == (0, "")
+    assert done.code == 0
+    assert all(line.startswith("agent: ") for line in done.out.splitlines())
+    assert "INFO agent_daemon.service: serving on 127.0.0.1:" in done.out
 
 
 def test_documents_become_indented_lines() -> None:
