@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("edgectl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgectl")
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ def make_bundle(tree: Path = ROOT) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "edgectl", "agent", "bundle", "--python", LAB_PYTHON, "-o", "json"],
         env={**os.environ, "EDGECTL_CACHE_DIR": str(image.CACHE), "PYTHONPATH": str(tree)},
+        cwd=tree,
         capture_output=True,
         text=True,
         check=False,
