@@ -1,5 +1,6 @@
 """Every test gets a home of its own, so that no run reads or writes the person's configuration or inventory."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("edgectl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgectl")
+
+# A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
