@@ -68,7 +68,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
 PURE = (
     *("agent_daemon.activation", "agent_daemon.worker.text", "agent_daemon.contract.fit"),
     *("edgectl.plan", "edgectl.rollout", "edgectl.placement", "edgectl.device_memory", "edgectl.quality"),
-    *("edgectl.selector", "edgectl.sizes", "edgectl.layout"),
+    *("edgectl.selector", "edgectl.sizes", "edgectl.layout", "edgectl.units", "edgectl.transport.target"),
+    *("edgectl.bootstrap.machine", "edgectl.bootstrap.agent_settings"),
     *("edgectl.bundle.elf", "edgectl.bundle.launcher"),
     "agent_daemon.contract.versions",
     "edgectl.transport.ssh_dial",

@@ -1,4 +1,4 @@
-"""How agents are to be installed. PURE."""
+"""How agents are to be installed, as a person said it."""
 
 import posixpath
 from collections.abc import Mapping
