@@ -12,20 +12,30 @@ from pathlib import Path
 
 from agent_daemon.errors import WorkerFailure
 from agent_daemon.worker_messages import (
+    CHUNK,
+    HEAD,
     Cancel,
+    Chunk,
     Done,
     Embed,
     Event,
     Failed,
     Generate,
+    Inspect,
     Load,
     Ready,
     Refused,
+    Request,
+    Stats,
+    Tokenize,
+    Tokens,
     Vectors,
     parse_event,
 )
 
-_LINE_LIMIT = 64 * 1024 * 1024
+Answer = Event | Chunk
+
+_READ_SIZE = 256 * 1024
 _LOG_LIMIT = 1024 * 1024
 _SPIN_COUNT = "1000"
 """Rounds that one of libgomp's threads spins before it sleeps when it waits for the others, which it does after
@@ -47,7 +57,7 @@ class WorkerProcess:
         self._reader = reader
         self._writer = writer
         self._ids = itertools.count(1)
-        self._requests: dict[int, asyncio.Queue[Event | None]] = {}
+        self._requests: dict[int, asyncio.Queue[Answer | None]] = {}
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         # Nobody may be waiting when a worker fails; that is no reason for asyncio to complain.
         self._ready.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -72,7 +82,7 @@ class WorkerProcess:
                     stderr=stderr,
                     env={**os.environ, **_waiting_of_threads(os.environ), **environment},
                 )
-        reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE_LIMIT)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=_READ_SIZE)
         worker = cls(process, reader, writer)
         worker._send(load)
         return worker
@@ -85,37 +95,53 @@ class WorkerProcess:
         """What the worker said after loading. Raises WorkerFailure with llama.cpp's reason or the exit status."""
         return await asyncio.shield(self._ready)
 
-    async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
-        """Events of one completion, ending with Done or Refused. Leaving early cancels it in the worker.
+    async def generate(self, request: Generate) -> AsyncGenerator[Answer, None]:
+        """Events and chunks of one completion, ending with Done or Refused. Leaving early cancels it in the worker.
         Raises WorkerFailure when the worker goes away before the end."""
-        async with contextlib.aclosing(self._ask(request)) as events:
-            async for event in events:
-                yield event
+        async with contextlib.aclosing(self._ask(request)) as answers:
+            async for answer in answers:
+                yield answer
 
-    async def embed(self, inputs: tuple[str, ...]) -> Vectors | Refused:
+    async def embed(self, inputs: tuple[str | tuple[int, ...], ...]) -> Vectors | Refused:
         """Vectors for these inputs. Raises WorkerFailure."""
-        async with contextlib.aclosing(self._ask(Embed(id=0, inputs=inputs))) as events:
-            async for event in events:
-                assert isinstance(event, Vectors | Refused)
-                return event
+        answer = await self._one(Embed(id=0, inputs=inputs))
+        assert isinstance(answer, Vectors | Refused)
+        return answer
+
+    async def tokenize(self, request: Tokenize) -> Tokens | Refused:
+        """Token ids. Raises WorkerFailure."""
+        answer = await self._one(request)
+        assert isinstance(answer, Tokens | Refused)
+        return answer
+
+    async def inspect(self) -> Stats:
+        """The engine seen from inside, between two of its steps. Raises WorkerFailure."""
+        answer = await self._one(Inspect(id=0))
+        assert isinstance(answer, Stats)
+        return answer
+
+    async def _one(self, command: Request) -> Answer:
+        async with contextlib.aclosing(self._ask(command)) as answers:
+            async for answer in answers:
+                return answer
         raise WorkerFailure(self.end_reason)
 
-    async def _ask(self, command: Generate | Embed) -> AsyncGenerator[Event, None]:
+    async def _ask(self, command: Request) -> AsyncGenerator[Answer, None]:
         if self.ended.is_set():
             raise WorkerFailure(self.end_reason)
         command = command.model_copy(update={"id": next(self._ids)})
-        events: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._requests[command.id] = events
+        answers: asyncio.Queue[Answer | None] = asyncio.Queue()
+        self._requests[command.id] = answers
         finished = False
         try:
             self._send(command)
             while True:
-                event = await events.get()
-                if event is None:
+                answer = await answers.get()
+                if answer is None:
                     finished = True
                     raise WorkerFailure(self.end_reason)
-                finished = isinstance(event, Done | Refused | Vectors)
-                yield event
+                finished = isinstance(answer, Done | Refused | Vectors | Tokens | Stats)
+                yield answer
                 if finished:
                     return
         finally:
@@ -123,10 +149,10 @@ class WorkerProcess:
             if not finished:
                 self._send(Cancel(id=command.id))
 
-    def _send(self, message: Load | Generate | Embed | Cancel) -> None:
+    def _send(self, message: Load | Request | Cancel) -> None:
         # Writing to a worker that is gone is no error here: its end reaches every waiting request by itself.
         if not self._writer.is_closing():
-            self._writer.write(message.line())
+            self._writer.write(message.frame())
 
     async def stop(self, grace: float = 5.0) -> None:
         """Ends the process: by closing the link, and by force after `grace` seconds."""
@@ -142,14 +168,18 @@ class WorkerProcess:
     async def _read(self) -> None:
         failure = ""
         try:
-            while line := await self._reader.readline():
-                event = parse_event(line)
+            async for kind, request, body in frames(self._reader):
+                if kind == CHUNK:
+                    if answers := self._requests.get(request):
+                        answers.put_nowait(Chunk(request, body))
+                    continue
+                event = parse_event(body)
                 if isinstance(event, Ready):
                     self._ready.set_result(event)
                 elif isinstance(event, Failed):
                     failure = event.message
-                elif events := self._requests.get(event.id):
-                    events.put_nowait(event)
+                elif answers := self._requests.get(event.id):
+                    answers.put_nowait(event)
         except ConnectionError:
             pass  # a worker that was killed with something unread: how it ended says more
         except (ValueError, OSError) as error:
@@ -166,8 +196,23 @@ class WorkerProcess:
         self.ended.set()
         if not self._ready.done():
             self._ready.set_exception(WorkerFailure(reason))
-        for events in self._requests.values():
-            events.put_nowait(None)
+        for answers in self._requests.values():
+            answers.put_nowait(None)
+
+
+async def frames(reader: asyncio.StreamReader) -> AsyncGenerator[tuple[int, int, bytes], None]:
+    """Kind, request and body of each frame until the stream's end, many for one look at the socket."""
+    held = bytearray()
+    while data := await reader.read(_READ_SIZE):
+        held += data
+        at = 0
+        while len(held) - at >= HEAD.size:
+            kind, request, length = HEAD.unpack_from(held, at)
+            if len(held) - at < HEAD.size + length:
+                break
+            yield kind, request, bytes(held[at + HEAD.size : at + HEAD.size + length])
+            at += HEAD.size + length
+        del held[:at]
 
 
 def _waiting_of_threads(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,26 +1,40 @@
 """How many bytes a model takes when it is served, and whether that fits. PURE.
 
-All sizes are bytes, contexts are tokens. The worker is configured to match: n_ctx = parallel times the
-context padded to 256, n_seq_max = parallel, kv_unified off, swa_full off, flash attention on, n_batch =
-n_ubatch = ubatch, n_outputs_max = parallel (for embeddings: ubatch), mmap on, the cache beside its layer.
+All sizes are bytes, contexts are tokens. The worker is configured to match: n_ctx = `sequences.cells`
+and n_seq_max = `sequences.sequences` of the options, kv_unified on, swa_full off, flash attention on,
+n_batch = n_ubatch = ubatch (at most n_ctx), n_outputs_max = n_seq_max (for embeddings: ubatch), mmap on, the
+cache beside its layer, an adapter's tensors beside those that they change.
 
 Weights and cache follow llama.cpp's source (`llama_model_base::load_tensors`, `llama_kv_cache`,
 `llama_kv_cache_iswa`, `llama_memory_recurrent`) and equal what it reports, except for architectures with an
 indexer cache (DeepSeek 3.2 and 4, GLM DSA, MiniMax M3…), whose cache is counted without it. The compute
 formula was found by measuring: llama.cpp was asked, without allocating anything (`no_alloc`), for its buffers
 on headers of Llama, Qwen3, Gemma 2 and 3, SmolLM2, Mixtral and Qwen3-MoE shapes; the sums of live tensors
-below explain those numbers to a few percent. The tests marked `engine` ask again.
+below explain those numbers to a few percent. Adapters do not add to it: what they compute takes the place of
+tensors that are no longer live. The tests marked `engine` ask again.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from agent_daemon.contract import architectures
+from agent_daemon.contract import sequences as shape
+from agent_daemon.contract.fit_report import GIB, MIB, FitReport
 from agent_daemon.contract.gguf_facts import GgufFacts
-from agent_daemon.contract.release import KvType, Predicted, Task
+from agent_daemon.contract.release import KvType, Task
+from agent_daemon.contract.sequences import padded
 
-MIB = 1024 * 1024
-GIB = 1024 * MIB
+__all__ = [
+    "GIB",
+    "MIB",
+    "VRAM_RESERVE",
+    "WORKER_RESERVE",
+    "FitReport",
+    "ServeOptions",
+    "fit",
+    "ram_reserve",
+    "unsupported",
+]
 
 VRAM_RESERVE = 256 * MIB
 """Kept of the free VRAM for the CUDA context, which the driver's "free" does not include yet. The only VRAM
@@ -28,7 +42,6 @@ reserve."""
 WORKER_RESERVE = 96 * MIB
 """Kept of a RAM limit that the device's owner set, for the worker process itself: interpreter and runtime."""
 
-_CELLS = 256
 _KV_BLOCKS: dict[KvType, tuple[int, int]] = {
     "f16": (1, 2),
     "q8_0": (32, 34),
@@ -48,8 +61,8 @@ def ram_reserve(ram_total: int | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """How a model would be served. `context` counts tokens of each of the `parallel` sequences; `gpu_layers`
-    None means as many as fit."""
+    """How a model would be served. `context` counts tokens of each of the `parallel` answers at a time;
+    `gpu_layers` None means as many as fit; `adapters` are all in memory beside the model."""
 
     context: int
     parallel: int = 1
@@ -57,95 +70,9 @@ class ServeOptions:
     gpu_layers: int | None = None
     ubatch: int = 512
     task: Task = "chat"
-
-
-@dataclass(frozen=True, slots=True)
-class FitReport:
-    """`total` is `weights + kv_cache + compute`, and counts against `free` less `reserve` of `memory`. `host`
-    is what a model on a GPU takes in RAM besides."""
-
-    weights: int
-    kv_cache: int
-    compute: int
-    gpu_layers: int
-    layers: int
-    memory: Literal["vram", "ram"]
-    free: int
-    reserve: int
-    host: int = 0
-    host_free: int | None = None
-    """RAM that `host` may use, reserve already taken off; None when it is not known and not judged."""
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.kv_cache + self.compute
-
-    @property
-    def budget(self) -> int:
-        """What may be used of `free`."""
-        return max(0, self.free - self.reserve)
-
-    @property
-    def short(self) -> int:
-        """Bytes missing, 0 when it fits."""
-        missing_host = 0 if self.host_free is None else max(0, self.host - self.host_free)
-        return max(0, self.total - self.budget) + missing_host
-
-    @property
-    def fits(self) -> bool:
-        return self.short == 0
-
-    def arithmetic(self) -> str:
-        """The sum in words: `needs 5.1 GiB: weights 4.4, KV 0.5, compute 0.2; free 3.9`."""
-        unit, digits = _scale(self.total, self.budget)
-
-        def said(size: int) -> str:
-            return f"{size / unit:.{digits}f}"
-
-        name = "GiB" if unit == GIB else "MiB"
-        parts = f"weights {said(self.weights)}, KV {said(self.kv_cache)}, compute {said(self.compute)}"
-        free = f"free {said(self.budget)}"
-        if self.reserve:
-            keeper = "kept for the driver" if self.memory == "vram" else "kept free"
-            free += f" of {said(self.free)} after {said(self.reserve)} {keeper}"
-        text = f"needs {said(self.total)} {name}: {parts}; {free}"
-        if self.host_free is not None and self.host > self.host_free:
-            text += f"; and {said(self.host)} {name} of RAM besides, free {said(self.host_free)}"
-        return text
-
-    def as_dict(self) -> dict[str, int | str | bool]:
-        """The numbers as they are printed for programs."""
-        return {
-            "weights": self.weights,
-            "kv_cache": self.kv_cache,
-            "compute": self.compute,
-            "total": self.total,
-            "gpu_layers": self.gpu_layers,
-            "layers": self.layers,
-            "memory": self.memory,
-            "host": self.host,
-            "free": self.free,
-            "reserve": self.reserve,
-            "fits": self.fits,
-        }
-
-    def predicted(self) -> Predicted:
-        """The same numbers as a release carries them."""
-        return Predicted(
-            weights=self.weights,
-            kv_cache=self.kv_cache,
-            compute=self.compute,
-            total=self.total,
-            host=self.host,
-        )
-
-
-def _scale(total: int, budget: int) -> tuple[int, int]:
-    """A unit, and as many digits as it takes for two different sums to look different."""
-    unit, digits = (GIB, 1) if total >= GIB else (MIB, 0)
-    while digits < 3 and total != budget and f"{total / unit:.{digits}f}" == f"{budget / unit:.{digits}f}":
-        digits += 1
-    return unit, digits
+    adapters: tuple[GgufFacts, ...] = ()
+    shared: int | None = None
+    """Tokens of the cache that all answers share; None: the whole context for each."""
 
 
 def unsupported(facts: GgufFacts, options: ServeOptions) -> str | None:
@@ -160,11 +87,6 @@ def unsupported(facts: GgufFacts, options: ServeOptions) -> str | None:
         if length % block:
             return f"its heads of {length} elements are no multiple of {block}, as {options.kv_type} needs"
     return None
-
-
-def padded_context(context: int) -> int:
-    """Cells that llama.cpp allocates for a sequence of `context` tokens: the next multiple of 256."""
-    return -(-context // _CELLS) * _CELLS
 
 
 def fit(
@@ -201,6 +123,7 @@ class _Sizes:
     """What one configuration takes, part by part, before it is known where the parts go."""
 
     facts: GgufFacts
+    adapters: tuple[GgufFacts, ...]
     caches: tuple[int, ...]
     """Bytes a block, all sequences together."""
     compute: int
@@ -210,15 +133,15 @@ class _Sizes:
 
     @classmethod
     def of(cls, facts: GgufFacts, options: ServeOptions) -> "_Sizes":
-        outputs = options.ubatch if options.task == "embeddings" else options.parallel
-        buffer = 4 * outputs * (facts.n_vocab + (facts.n_embd if options.task == "embeddings" else 0))
-        masks = _masks(facts, options)
+        context = _Context.of(facts, options)
+        buffer = 4 * context.outputs * (facts.n_vocab + (facts.n_embd if options.task == "embeddings" else 0))
+        masks = _masks(facts, context)
         return cls(
             facts=facts,
-            caches=tuple(_cache(facts, options, layer) for layer in range(facts.n_layers)),
-            compute=max(_block_peak(facts, options.ubatch), _output_peak(facts, options.ubatch, outputs))
-            + masks,
-            transfer=masks + 8 * facts.n_embd * options.ubatch,
+            adapters=options.adapters,
+            caches=tuple(_cache(facts, context, layer) for layer in range(facts.n_layers)),
+            compute=max(_block_peak(facts, context.graph_tokens), _output_peak(facts, context)) + masks,
+            transfer=masks + 8 * facts.n_embd * context.graph_tokens,
             outputs=buffer,
         )
 
@@ -230,8 +153,9 @@ class _Sizes:
     def report(self, gpu_layers: int, *, free: int, reserve: int) -> FitReport:
         facts = self.facts
         if not gpu_layers:
+            adapters = sum(adapter.tensor_bytes for adapter in self.adapters)
             return FitReport(
-                weights=facts.tensor_bytes,
+                weights=facts.tensor_bytes + adapters,
                 kv_cache=sum(self.caches),
                 compute=self.compute + self.outputs,
                 gpu_layers=0,
@@ -239,11 +163,13 @@ class _Sizes:
                 memory="ram",
                 free=free,
                 reserve=reserve,
+                adapters=adapters,
             )
         first = self.layers - gpu_layers
         host_compute = self.transfer if first == 0 else self.compute
+        adapters = _output_share(self.adapters) + self._adapters_in(range(first, facts.n_layers))
         return FitReport(
-            weights=self._output_weights() + sum(facts.layer_bytes[first:]),
+            weights=self._output_weights() + sum(facts.layer_bytes[first:]) + adapters,
             kv_cache=sum(self.caches[first:]),
             compute=self.compute,
             gpu_layers=gpu_layers,
@@ -251,9 +177,10 @@ class _Sizes:
             memory="vram",
             free=free,
             reserve=reserve,
-            host=facts.token_embd_bytes
-            + facts.input_bytes
+            adapters=adapters,
+            host=_input_share((facts, *self.adapters))
             + sum(facts.layer_bytes[:first])
+            + self._adapters_in(range(first))
             + sum(self.caches[:first])
             + host_compute
             + self.outputs,
@@ -261,27 +188,62 @@ class _Sizes:
 
     def _output_weights(self) -> int:
         tied = self.facts.token_embd_bytes if self.facts.tied_output else 0
-        return self.facts.output_bytes + tied + self.facts.other_bytes
+        return _output_share((self.facts,)) + tied
+
+    def _adapters_in(self, layers: range) -> int:
+        """Bytes of what adapters change in some blocks."""
+        return sum(sum(adapter.layer_bytes[layers.start : layers.stop]) for adapter in self.adapters)
 
     def most_layers(self, budget: int) -> int:
         """The most layers whose share stays within `budget` bytes."""
-        used = self.compute + self._output_weights()
+        used = self.compute + self._output_weights() + _output_share(self.adapters)
         count = 0
         for layer in range(self.facts.n_layers, -1, -1):
             if layer < self.facts.n_layers:
                 used += self.facts.layer_bytes[layer] + self.caches[layer]
+                used += self._adapters_in(range(layer, layer + 1))
             if used > budget:
                 break
             count += 1
         return count
 
 
-def _cells(facts: GgufFacts, options: ServeOptions, *, sliding: bool) -> int:
-    """Cells of one sequence: the padded context, or what the window and one batch need of it."""
-    full = padded_context(options.context)
-    if not sliding or facts.sliding_window is None:
-        return full
-    return padded_context(min(full, facts.sliding_window + min(options.ubatch, full * options.parallel)))
+def _input_share(files: Iterable[GgufFacts]) -> int:
+    return sum(each.token_embd_bytes + each.input_bytes for each in files)
+
+
+def _output_share(files: Iterable[GgufFacts]) -> int:
+    return sum(each.output_bytes + each.other_bytes for each in files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """llama.cpp's context as the worker makes it."""
+
+    cells: int
+    """Of the one cache that all sequences share (n_ctx)."""
+    sliding_cells: int
+    """Of layers with a window: what the windows of all sequences and one batch need."""
+    sequences: int
+    outputs: int
+    graph_tokens: int
+    """Tokens that the largest graph is made for: a whole batch, the same number for each sequence."""
+    kv_type: KvType
+
+    @classmethod
+    def of(cls, facts: GgufFacts, options: ServeOptions) -> "_Context":
+        cells = shape.cells(options.context, options.parallel, options.shared)
+        count = shape.sequences(options.parallel, options.task, stateful=facts.stateful)
+        ubatch = options.ubatch if facts.encoder_only else min(options.ubatch, cells)
+        windows = cells if facts.sliding_window is None else facts.sliding_window * count + ubatch
+        return cls(
+            cells=cells,
+            sliding_cells=padded(min(cells, windows)),
+            sequences=count,
+            outputs=ubatch if options.task == "embeddings" else count,
+            graph_tokens=-(-ubatch // count) * count,
+            kv_type=options.kv_type,
+        )
 
 
 def _row(elements: int, kv_type: KvType) -> int:
@@ -289,34 +251,31 @@ def _row(elements: int, kv_type: KvType) -> int:
     return -(-elements // block) * size
 
 
-def _cache(facts: GgufFacts, options: ServeOptions, layer: int) -> int:
+def _cache(facts: GgufFacts, context: _Context, layer: int) -> int:
     """Bytes of one block's keys and values, or recurrent state, for all sequences."""
     if facts.encoder_only or layer >= facts.n_layers - facts.nextn_layers:
         return 0
     size = 0
     recurrent = facts.recurrent_layers[layer]
     if recurrent:
-        size += 4 * facts.recurrent_state * options.parallel
+        size += 4 * facts.recurrent_state * context.sequences
     attends = not recurrent or facts.architecture in architectures.ATTENTION_AND_RECURRENT
     if attends and layer < facts.kv_layers:
         sliding = facts.sliding_layers[layer]
         heads = facts.n_kv_heads[layer]
         key = facts.key_length_sliding if sliding else facts.key_length
         value = facts.value_length_sliding if sliding else facts.value_length
-        row = _row(heads * key, options.kv_type) + (0 if facts.mla else _row(heads * value, options.kv_type))
-        size += row * _cells(facts, options, sliding=sliding) * options.parallel
+        row = _row(heads * key, context.kv_type) + (0 if facts.mla else _row(heads * value, context.kv_type))
+        size += row * (context.sliding_cells if sliding else context.cells)
     return size
 
 
-def _masks(facts: GgufFacts, options: ServeOptions) -> int:
-    """One f16 mask of cells by batch tokens for full layers, another for sliding ones. With several sequences
-    each has its share of the batch, so their number does not matter."""
+def _masks(facts: GgufFacts, context: _Context) -> int:
+    """One f16 mask of all cells by batch tokens for full layers, another for sliding ones."""
     if facts.encoder_only:
-        return 2 * options.ubatch * options.ubatch
-    masks = 2 * _cells(facts, options, sliding=False) * options.ubatch
-    return masks + (
-        2 * _cells(facts, options, sliding=True) * options.ubatch if any(facts.sliding_layers) else 0
-    )
+        return 2 * context.graph_tokens * context.graph_tokens
+    cells = context.cells + (context.sliding_cells if any(facts.sliding_layers) else 0)
+    return 2 * cells * context.graph_tokens
 
 
 def _block_peak(facts: GgufFacts, ubatch: int) -> int:
@@ -333,7 +292,7 @@ def _block_peak(facts: GgufFacts, ubatch: int) -> int:
     return 4 * ubatch * (wide + 3 * facts.n_embd + queries)
 
 
-def _output_peak(facts: GgufFacts, ubatch: int, outputs: int) -> int:
+def _output_peak(facts: GgufFacts, context: _Context) -> int:
     """The logits of every output beside two tensors of the model's width."""
-    logits = 0 if facts.encoder_only else outputs * facts.n_vocab
-    return 4 * (logits + 2 * ubatch * facts.n_embd)
+    logits = 0 if facts.encoder_only else context.outputs * facts.n_vocab
+    return 4 * (logits + 2 * context.graph_tokens * facts.n_embd)

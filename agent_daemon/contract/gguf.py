@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent_daemon.contract import architectures
-from agent_daemon.contract.gguf_facts import GgufFacts
+from agent_daemon.contract.gguf_facts import GgufFacts, TensorShape
 from agent_daemon.contract.gguf_format import (
     STRING,
     ByteSource,
@@ -34,9 +34,10 @@ FILE_TYPES: dict[int, str] = {
 """`llama_ftype`, as people write it."""
 
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
-_KEPT_TEXT = ("general.architecture", "general.name", "general.type")
+_KEPT_TEXT = ("general.architecture", "general.name", "general.type", "adapter.type")
 _MAX_NUMBER = 2**40
 _BLOCK = re.compile(r"blk\.(\d{1,3})\.")
+_LORA = re.compile(r"\.lora_[ab]$")
 _INPUT = frozenset({"position_embd.weight", "token_types.weight", "per_layer_token_embd.weight"})
 
 
@@ -106,12 +107,15 @@ def read_facts(source: ByteSource) -> GgufFacts:
         or _embedded_tokens(header.tensors)
     )
     experts = keys.number(keys.own("expert_count")) or 0
+    _check_alpha(keys.get("adapter.lora.alpha"))
     pooling = keys.number(keys.own("pooling_type"))
     return GgufFacts(
         version=header.version,
         architecture=keys.architecture,
         name=keys.text("general.name"),
         kind=keys.text("general.type"),
+        adapter_kind=keys.text("adapter.type"),
+        activated_by_tokens=keys.get("adapter.alora.invocation_tokens") is not None,
         file_type=FILE_TYPES.get(number) if number is not None else None,
         n_layers=layers,
         nextn_layers=min(keys.number(keys.own("nextn_predict_layers")) or 0, layers),
@@ -135,8 +139,20 @@ def read_facts(source: ByteSource) -> GgufFacts:
     )
 
 
+def _check_alpha(value: Value | None) -> None:
+    """llama.cpp ends the process over a strength that is not a float."""
+    if value is not None and not isinstance(value, float):
+        raise GgufError(f"the key adapter.lora.alpha is {str(value)[:60]}, expected a float")
+
+
 def _embedded_tokens(tensors: Sequence[Tensor]) -> int:
-    return next((tensor.last_dim for tensor in tensors if tensor.name == "token_embd.weight"), 0)
+    embedding = next((tensor for tensor in tensors if tensor.name == "token_embd.weight"), None)
+    return embedding.dims[-1] if embedding and embedding.dims else 0
+
+
+def _shape(tensor: Tensor) -> TensorShape:
+    columns, rows, *_ = (*tensor.dims, 1, 1)
+    return TensorShape(tensor.name, columns, rows)
 
 
 def _data_end(header: Header) -> int:
@@ -146,19 +162,21 @@ def _data_end(header: Header) -> int:
 
 
 def _weights(tensors: Sequence[Tensor], layers: int) -> dict[str, Any]:
-    """Bytes by where llama.cpp puts them: input layer, blocks, output layer."""
+    """Bytes by where llama.cpp puts them: input layer, blocks, output layer. An adapter's tensors go where those
+    are that they change."""
     embedding = inputs = output = other = block_parameters = 0
     blocks: dict[int, int] = {}
     for tensor in tensors:
-        block = _BLOCK.match(tensor.name)
+        name = _LORA.sub("", tensor.name)
+        block = _BLOCK.match(name)
         if block and int(block[1]) < (layers or architectures.MAX_LAYERS):
             blocks[int(block[1])] = blocks.get(int(block[1]), 0) + tensor.bytes
             block_parameters += tensor.elements
-        elif tensor.name == "token_embd.weight":
-            embedding = tensor.bytes
-        elif tensor.name == "output.weight":
-            output = tensor.bytes
-        elif tensor.name in _INPUT:
+        elif name == "token_embd.weight":
+            embedding += tensor.bytes
+        elif name == "output.weight":
+            output += tensor.bytes
+        elif name in _INPUT:
             inputs += tensor.bytes
         else:
             other += tensor.bytes
@@ -172,6 +190,7 @@ def _weights(tensors: Sequence[Tensor], layers: int) -> dict[str, Any]:
         "output_bytes": output,
         "layer_bytes": tuple(blocks.get(index, 0) for index in range(layers or max(blocks, default=-1) + 1)),
         "other_bytes": other,
+        "shapes": tuple(_shape(tensor) for tensor in tensors),
     }
 
 
@@ -293,6 +312,7 @@ def combine(parts: Sequence[GgufFacts]) -> GgufFacts:
         update={field: total(field) for field in summed}
         | {
             "tensor_count": tensors,
+            "shapes": tuple(shape for part in parts for shape in part.shapes),
             "layer_bytes": tuple(layers),
             "other_bytes": total("other_bytes") + beyond,
         }

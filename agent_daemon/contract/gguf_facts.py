@@ -1,8 +1,18 @@
 """The facts of a model, as one value that is stored and sent. `gguf.read_facts` makes it."""
 
+from typing import NamedTuple
+
 from pydantic import BaseModel, ConfigDict
 
 from agent_daemon.contract import architectures
+
+
+class TensorShape(NamedTuple):
+    """Elements of a tensor's row, and its rows (1 for a vector; of one expert where a tensor holds several)."""
+
+    name: str
+    columns: int
+    rows: int
 
 
 class GgufFacts(BaseModel):
@@ -19,6 +29,10 @@ class GgufFacts(BaseModel):
     name: str | None
     kind: str | None
     """`general.type`: model, adapter, mmproj, imatrix…"""
+    adapter_kind: str | None = None
+    """`adapter.type`, such as lora; None for whatever is no adapter."""
+    activated_by_tokens: bool = False
+    """Whether an adapter is meant to work from a certain sequence of tokens on (aLoRA)."""
     file_type: str | None
     """Such as Q4_K_M; None when the file does not say, or says something unknown."""
 
@@ -35,6 +49,8 @@ class GgufFacts(BaseModel):
     layer_bytes: tuple[int, ...]
     other_bytes: int
     """Norms and whatever else belongs to no block; goes with the output layer."""
+    shapes: tuple[TensorShape, ...]
+    """Of every tensor, in the order of the file: what says whether an adapter belongs to a model."""
 
     n_layers: int
     nextn_layers: int = 0
@@ -96,6 +112,12 @@ class GgufFacts(BaseModel):
         return self.output_bytes == 0 and not self.encoder_only
 
     @property
+    def stateful(self) -> bool:
+        """Whether what a sequence holds in memory cannot be cut at any place: it has a recurrent state, or layers
+        that forget what has left their window. The worker asks llama.cpp the same."""
+        return any(self.recurrent_layers) or self.sliding_window is not None
+
+    @property
     def servable(self) -> bool:
         return self.unservable_reason is None
 
@@ -106,6 +128,8 @@ class GgufFacts(BaseModel):
             return f"it is file {self.split_no + 1} of {self.split_count} of a split model"
         if self.architecture in architectures.NOT_A_SERVED_MODEL:
             return architectures.NOT_A_SERVED_MODEL[self.architecture]
+        if self.kind == "adapter":
+            return "it is an adapter: it belongs under `adapters` of the model that it was trained for"
         if self.kind not in (None, "model"):
             return f"it is of type {self.kind!r}, not a model"
         if not self.architecture:

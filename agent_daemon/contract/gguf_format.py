@@ -136,7 +136,8 @@ class Tensor(NamedTuple):
     bytes: int
     offset: int
     """From the start of the data section."""
-    last_dim: int
+    dims: tuple[int, ...]
+    """The row first, as ggml counts."""
 
 
 class Header(NamedTuple):
@@ -302,7 +303,7 @@ def _read_tensor(cursor: _Cursor, index: int, alignment: int) -> Tensor:
         cursor.fail(f"{what} has dimensions or an offset beyond 63 bits", start)
     if offset % alignment:
         cursor.fail(f"{what} is at data offset {offset}, expected a multiple of {alignment}", start)
-    return Tensor(name, elements, length, offset, dims[-1] if dims else 1)
+    return Tensor(name, elements, length, offset, tuple(dims))
 
 
 def _read_start(cursor: _Cursor) -> tuple[int, int, int]:

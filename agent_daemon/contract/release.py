@@ -16,6 +16,7 @@ from agent_daemon.contract import digest as digests
 DigestText = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$")]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+AdapterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 KvType = Literal["f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 Task = Literal["chat", "embeddings"]
@@ -78,6 +79,8 @@ class Placement(Value):
     context: Annotated[int, Field(ge=1)]
     """Tokens for each of the `parallel` sequences."""
     parallel: Annotated[int, Field(ge=1, le=256)]
+    cells: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of the cache that the sequences share; None: the whole context for each of them."""
     kv_type: KvType
     predicted: Predicted
 
@@ -89,27 +92,64 @@ class Sampling(Value):
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     top_k: Annotated[int, Field(ge=0, le=1000)] = 40
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.05
+    typical_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     repeat_penalty: Annotated[float, Field(ge=0.5, le=2)] = 1.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Cap of a completion that names none; without it the context is the cap."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
 
 
+class Adapter(Value):
+    """A LoRA adapter of a served model, asked for as `model:name`. `scale` is its strength: 1 is as trained."""
+
+    name: AdapterName
+    artifact: Artifact
+    scale: Annotated[float, Field(gt=0, le=10)] = 1.0
+
+
+class Limits(Value):
+    """How many requests may wait for one model, and for how long one may take. A request over a bound is
+    refused with 429 and Retry-After. None: a bound that follows from the placement's `parallel`."""
+
+    queue: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Requests that may wait for this model, over those that its sequences answer."""
+    queue_per_key: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Requests of one API key that may be running and waiting; None: no bound of its own."""
+    request_timeout: Annotated[float, Field(gt=0, le=86400)] = 600.0
+    """Seconds from arrival to the last token."""
+
+
+class Residency(Value):
+    """When a model is in memory. `pinned`: always, and never unloaded for another. `on_demand`: not loaded until
+    a request asks for it, because the release's models do not fit together. `idle_ttl`: seconds without a
+    request after which it is unloaded (None: it stays until its memory is wanted)."""
+
+    pinned: bool = False
+    on_demand: bool = False
+    idle_ttl: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+
+
 class ServedModel(Value):
-    """One name in `/v1/models`."""
+    """One name in `/v1/models`, and one more for each adapter."""
 
     name: ModelName
     task: Task = "chat"
     artifact: Artifact
+    adapters: Annotated[tuple[Adapter, ...], Field(max_length=32)] = ()
     placement: Placement
     sampling: Sampling = Sampling()
     system_prompt: str | None = None
+    limits: Limits = Limits()
+    residency: Residency = Residency()
 
     def engine_key(self) -> str:
         """Digest of what a worker must be restarted for. Two served models with the same key share weights and
         settings, so a release that changes only a name, a prompt or sampling keeps its workers."""
         content = {
             "artifact": self.artifact.digest,
+            "adapters": [[each.name, each.artifact.digest, each.scale] for each in self.adapters],
             "task": self.task,
             "placement": self.placement.model_dump(mode="json", exclude={"predicted"}),
         }
@@ -134,6 +174,8 @@ class Access(Value):
 
     key_hashes: tuple[DigestText, ...] = ()
     origins: tuple[str, ...] = ()
+    metrics: bool = False
+    """Whether the gateway has `/metrics` too; the control socket always has."""
 
 
 class DeviceRelease(Value):
@@ -161,6 +203,7 @@ class DeviceRelease(Value):
         """Every file that the device must hold, each digest once, in the order of the models."""
         seen: dict[str, BlobRef] = {}
         for model in self.models:
-            for file in model.artifact.files:
-                seen.setdefault(file.digest, file)
+            for artifact in (model.artifact, *(each.artifact for each in model.adapters)):
+                for file in artifact.files:
+                    seen.setdefault(file.digest, file)
         return tuple(seen.values())

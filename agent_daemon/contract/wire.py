@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent_daemon.contract import histogram
 from agent_daemon.contract.release import DeviceRelease, DigestText, Strategy
 from agent_daemon.contract.versions import OLDEST_SCHEMA, SCHEMA_VERSION
 
@@ -83,6 +84,8 @@ class WorkerState(StrEnum):
     BACKOFF = "backoff"
     DRAINING = "draining"
     STOPPED = "stopped"
+    UNLOADED = "unloaded"
+    """Served, but not in memory: the next request loads it."""
 
 
 class WorkerStatus(Message):
@@ -91,6 +94,8 @@ class WorkerStatus(Message):
     models: tuple[str, ...]
     engine_key: DigestText
     state: WorkerState
+    on_demand: bool = False
+    """Whether it is loaded only when a request asks for it."""
     pid: int | None = None
     restarts: int = 0
     memory: Literal["vram", "ram"] = "ram"
@@ -222,21 +227,56 @@ class WorkerEvent(Message):
     detail: str | None = None
 
 
+Count = Annotated[int, Field(ge=0)]
+Buckets = Annotated[tuple[Count, ...], Field(min_length=histogram.SIZE, max_length=histogram.SIZE)]
+"""The counts of a `histogram.Histogram`."""
+
+USAGE_KEY = ("minute", "model", "adapter", "key", "release", "number")
+USAGE_SUMS = (
+    *("requests", "failures", "prompt_tokens", "cached_tokens", "completion_tokens"),
+    *("ttft_ms", "duration_ms", "queue_ms"),
+    *("finish_stop", "finish_length", "finish_tool_calls", "finish_cancelled", "finish_error"),
+)
+USAGE_HISTOGRAMS = ("ttft_histogram", "inter_token_histogram", "queue_histogram")
+
+
 class Usage(Message):
-    """What one model did under one release in one minute, or a part of it: rows of a minute add up."""
+    """What was asked of one model (or one adapter of it) with one key under one release in one minute, or a part
+    of that: rows of a minute add up. `requests` and all that follows add, the histograms bucket by bucket.
+
+    An older agent's rows lack what it did not count: how requests finished, and the histograms.
+    """
 
     minute: int
     """Start of the minute, seconds since the epoch."""
     model: str
+    adapter: str = ""
+    """Empty: none."""
+    key: str = ""
+    """Id of the API key, and never the key; empty where none was needed."""
     release: DigestText
     number: int
     requests: int
     failures: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Those of the prompt tokens that did not have to be computed."""
     completion_tokens: int = 0
     ttft_ms: int = 0
-    """Sum over requests of the milliseconds to the first token."""
+    """Sum over requests of the milliseconds to the first token (to the end, where there was none)."""
     duration_ms: int = 0
+    queue_ms: int = 0
+    """Sum over requests of the milliseconds until a sequence took them."""
+    finish_stop: int = 0
+    finish_length: int = 0
+    finish_tool_calls: int = 0
+    finish_cancelled: int = 0
+    finish_error: int = 0
+    ttft_histogram: Buckets = histogram.EMPTY.counts
+    """Requests by their time to the first token; those without a token are not in it."""
+    inter_token_histogram: Buckets = histogram.EMPTY.counts
+    """Requests by their mean time from token to token; those with fewer than two are not in it."""
+    queue_histogram: Buckets = histogram.EMPTY.counts
 
 
 class RecordKind(StrEnum):

@@ -10,19 +10,23 @@ import threading
 import psutil
 
 from agent_daemon.worker import runtime
-from agent_daemon.worker.embeddings import embed
+from agent_daemon.worker.embeddings import Embedder
 from agent_daemon.worker.engine import Engine, EngineBroken
-from agent_daemon.worker.model import Batch, LoadError, Model
+from agent_daemon.worker.model import LoadError, Model
 from agent_daemon.worker_messages import (
+    HEAD,
     Cancel,
+    Chunk,
     Command,
     Embed,
     Event,
     Failed,
     Generate,
+    Inspect,
     Load,
     Ready,
     Refused,
+    Tokenize,
     parse_command,
 )
 
@@ -32,24 +36,45 @@ class Link:
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
-        self._lines = self._socket.makefile("rb")
+        self._frames = self._socket.makefile("rb")
+        self._unsent: list[bytes] = []
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
 
     def first(self) -> Command:
-        return parse_command(self._lines.readline())
+        """The first command. Ends the process when there is none."""
+        command = self._next()
+        if command is None:
+            os._exit(0)
+        return command
 
     def listen(self) -> None:
         """Reads commands in a thread of its own, so that the engine can look for them between two steps."""
         threading.Thread(target=self._read, name="commands", daemon=True).start()
 
+    def _next(self) -> Command | None:
+        head = self._frames.read(HEAD.size)
+        if len(head) < HEAD.size:
+            return None
+        _kind, _request, length = HEAD.unpack(head)
+        body = self._frames.read(length)
+        return parse_command(body) if len(body) == length else None
+
     def _read(self) -> None:
-        for line in self._lines:
-            self.commands.put(parse_command(line))
+        while (command := self._next()) is not None:
+            self.commands.put(command)
         os._exit(0)
 
-    def send(self, event: Event) -> None:
+    def send(self, event: Event | Chunk) -> None:
+        """Lets an event go with the next `flush`."""
+        self._unsent.append(event.frame())
+
+    def flush(self) -> None:
+        """Sends what has come together, a whole step's events at once."""
+        if not self._unsent:
+            return
+        data, self._unsent = b"".join(self._unsent), []
         try:
-            self._socket.sendall(event.line())
+            self._socket.sendall(data)
         except OSError:
             os._exit(0)
 
@@ -70,7 +95,9 @@ def _serve(fd: int) -> int:
         model = Model(load, log)
     except LoadError as error:
         link.send(Failed(message=str(error)))
+        link.flush()
         return 1
+    worker = Embedder(model, link.send) if model.embeds else Engine(model, link.send)
     total, private = _memory()
     link.send(
         Ready(
@@ -78,36 +105,44 @@ def _serve(fd: int) -> int:
             simulated_offload=runtime.simulating() and load.gpu_layers > 0,
             ram_bytes=total - before_total,
             ram_private_bytes=private - before_private,
+            tools=isinstance(worker, Engine) and worker.prompts.declares_tools,
         )
     )
     try:
-        _work(model, link)
+        _work(worker, link)
     except EngineBroken as error:
         print(f"edgectl worker: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
 
 
-def _work(model: Model, link: Link) -> None:
-    engine = Engine(model, link.send)
-    batch = Batch(model.batch_limit) if model.embeds else None
+def _work(worker: Engine | Embedder, link: Link) -> None:
     while True:
-        while not engine.busy or not link.commands.empty():
-            command = link.commands.get()
-            match command:
-                case Cancel():
-                    engine.cancel(command.id)
-                case Embed() if batch is not None:
-                    link.send(embed(model, batch, command))
-                case Generate() if batch is None:
-                    engine.submit(command)
-                case Embed() | Generate():
-                    wanted = "chat" if model.embeds else "embeddings"
-                    message = f"this model is not deployed for {wanted}; its manifest says what it is for"
-                    link.send(Refused(id=command.id, code="wrong_task", message=message))
-                case Load():
-                    raise EngineBroken("a second load command arrived; a worker holds one model")
-        engine.step()
+        link.flush()
+        while not worker.busy or not link.commands.empty():
+            _do(worker, link, link.commands.get())
+            link.flush()
+        worker.step()
+
+
+def _do(worker: Engine | Embedder, link: Link, command: Command) -> None:
+    match command, worker:
+        case Cancel(), _:
+            worker.cancel(command.id)
+        case Inspect(), _:
+            link.send(worker.stats(command.id))
+        case Embed(), Embedder():
+            worker.submit(command)
+        case Generate(), Engine():
+            worker.submit(command)
+        case Tokenize(), Engine():
+            worker.tokenize(command)
+        case Load(), _:
+            raise EngineBroken("a second load command arrived; a worker holds one model")
+        case _:
+            wanted = "embeddings" if isinstance(worker, Embedder) else "chat"
+            message = f"this model is deployed for {wanted}; its manifest says what it is for"
+            link.send(Refused(id=command.id, code="wrong_task", message=message))
 
 
 def main() -> int:

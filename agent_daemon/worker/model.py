@@ -6,8 +6,9 @@ from typing import Any
 
 import llama_cpp
 
+from agent_daemon.contract.sequences import cells, padded, sequences
 from agent_daemon.worker.runtime import EngineLog, load_backends
-from agent_daemon.worker_messages import Load
+from agent_daemon.worker_messages import AdapterFile, Load
 
 _KV_TYPES = {
     "f16": llama_cpp.GGML_TYPE_F16,
@@ -43,21 +44,31 @@ class Model:
         self.context_limit = load.context
         self.parallel = load.parallel
         self.embeds = load.task == "embeddings"
+        self.window = int(llama_cpp.llama_model_n_swa(self._model))
+        self.recurrent = bool(
+            llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
+        )
         self.ctx = llama_cpp.llama_init_from_model(self._model, self._context_params(load))
         if not self.ctx:
             raise LoadError(log.reason())
         self.memory = llama_cpp.llama_get_memory(self.ctx)
         self.batch_limit = int(llama_cpp.llama_n_batch(self.ctx))
+        self.cells = int(llama_cpp.llama_n_ctx(self.ctx))
+        self.sequences = int(llama_cpp.llama_n_seq_max(self.ctx))
+        self._adapters = {each.name: (self._adapter(each, log), each.scale) for each in load.adapters}
+        self._adapter_in_use: str | None = None
 
     def _context_params(self, load: Load) -> Any:
         params = llama_cpp.llama_context_default_params()
-        per_sequence = -(-load.context // 256) * 256
-        params.n_ctx = per_sequence * load.parallel
-        params.n_seq_max = load.parallel
+        per_sequence = padded(load.context)
+        params.n_ctx = cells(load.context, load.parallel, load.cells)
+        params.n_seq_max = sequences(load.parallel, load.task, stateful=self.stateful)
+        # One cache for all: a request takes what cells are free, and a copied prefix takes none.
+        params.kv_unified = True
         params.n_threads = params.n_threads_batch = load.threads
         params.type_k = params.type_v = _KV_TYPES[load.kv_type]
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        # Whole contexts for sliding layers cost three times the memory and buy nothing without a prefix cache.
+        # Whole contexts for sliding layers cost three times the memory; what can be reused without is enough.
         params.swa_full = False
         if self.embeds:
             params.embeddings = True
@@ -66,9 +77,33 @@ class Model:
             if self._pooling_of_the_file() is None:
                 params.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_MEAN
         else:
-            params.n_batch = params.n_ubatch = min(BATCH, per_sequence)
-            params.n_outputs_max = load.parallel
+            params.n_batch = params.n_ubatch = min(BATCH, params.n_ctx)
+            # Fewer than there are sequences would end the process by an assertion.
+            params.n_outputs_max = params.n_seq_max
         return params
+
+    @property
+    def stateful(self) -> bool:
+        """Whether what a sequence holds cannot be cut at any place: a recurrent state, or a sliding window."""
+        return self.recurrent or self.window > 0
+
+    def _adapter(self, file: AdapterFile, log: EngineLog) -> Any:
+        loaded = llama_cpp.llama_adapter_lora_init(self._model, file.path.encode())
+        if not loaded:
+            raise LoadError(f"the adapter {file.name} was refused: {log.reason()}")
+        return loaded
+
+    def use_adapter(self, name: str | None) -> None:
+        """From the next batch on computes with this adapter, or with none. Raises KeyError for an unknown one."""
+        if name == self._adapter_in_use:
+            return
+        if name is None:
+            llama_cpp.llama_set_adapters_lora(self.ctx, None, 0, None)
+        else:
+            pointer, scale = self._adapters[name]
+            pointers = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(pointer)
+            llama_cpp.llama_set_adapters_lora(self.ctx, pointers, 1, (ctypes.c_float * 1)(scale))
+        self._adapter_in_use = name
 
     def _pooling_of_the_file(self) -> str | None:
         architecture = self.meta("general.architecture") or ""
@@ -131,15 +166,15 @@ class Model:
         because the tokenizer may drop or merge text (all but byte-complete BPE and SentencePiece)."""
         if llama_cpp.llama_vocab_type(self.vocab) not in _COMPLETE_VOCABULARIES:
             return 0
-        return len(text.encode()) // self.longest_piece
+        return len(text.encode(errors="replace")) // self.longest_piece
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of `text`, special tokens recognised, BOS added where the model wants one."""
-        data = text.encode()
+    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
+        """Token ids of `text`, special tokens recognised; with `add_special` BOS added where the model wants one."""
+        data = text.encode(errors="replace")
         room = len(data) + 8
         while True:
             tokens = (llama_cpp.llama_token * room)()
-            count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, room, True, True)
+            count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, room, add_special, True)
             if count >= 0:
                 return list(tokens[:count])
             room = -count
@@ -156,6 +191,20 @@ class Model:
     def forget(self, sequence: int) -> None:
         """Frees every cell of a sequence."""
         llama_cpp.llama_memory_seq_rm(self.memory, sequence, -1, -1)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Lets an empty sequence share the first `length` positions of another; nothing is computed or moved. A state
+        that cannot be cut is copied whole."""
+        end = -1 if self.recurrent else length
+        llama_cpp.llama_memory_seq_cp(self.memory, source, target, -1 if self.recurrent else 0, end)
+
+    def truncate(self, sequence: int, length: int) -> bool:
+        """Takes a sequence back to `length` positions; False when its state cannot be cut there."""
+        return bool(llama_cpp.llama_memory_seq_rm(self.memory, sequence, length, -1))
+
+    def first_position(self, sequence: int) -> int:
+        """The first position of which a sequence has everything: past 0 once a window has slid on; -1 when empty."""
+        return int(llama_cpp.llama_memory_seq_pos_min(self.memory, sequence))
 
 
 class Batch:
@@ -183,6 +232,14 @@ class Batch:
         self._batch.logits[index] = wants_output
         self.size += 1
         return index
+
+    def extend(self, tokens: list[int], position: int, sequence: int, wants_output: bool) -> int:
+        """Appends tokens of a sequence from `position` on, with an output for the last one if wanted; returns the
+        index of that last one."""
+        last = len(tokens) - 1
+        for offset, token in enumerate(tokens):
+            self.add(token, position + offset, sequence, wants_output and offset == last)
+        return self.size - 1
 
     def decode(self, model: Model) -> int:
         """Computes the batch; returns llama_decode's code (0 is success)."""

@@ -1,39 +1,39 @@
-"""One request while it holds a sequence of the context."""
+"""One sequence of the context: which tokens it holds, which it still has to compute, and whose cells they are."""
 
-import time
-from dataclasses import dataclass, field
-from typing import Literal
-
-from agent_daemon.worker.sampling import Sampler
-from agent_daemon.worker.text import TextStream
-
-Finish = Literal["stop", "length", "cancelled"]
+from agent_daemon.worker.cells import Run, Spans, grown
 
 
-@dataclass
 class Sequence:
-    """`number` is the sequence id in the context. `pending` are the tokens that are not computed yet: the
-    prompt at first, then the token sampled last."""
+    """`number` is its id in the context. `tokens` are all that it is to hold, of which the first `position` are
+    computed. `marks` are positions at which a state that cannot be cut is to be kept for others."""
 
-    request: int
-    number: int
-    sampler: Sampler
-    text: TextStream
-    prompt_tokens: int
-    budget: int
-    """Tokens that may be generated: the smaller of what was asked for and what the context holds."""
-    pending: list[int]
-    position: int = 0
-    generated: int = 0
-    output_index: int | None = None
-    """Where this step's logits are in the batch; None while the prompt is not finished."""
-    generating_since: float = field(default=0.0)
-
-    def start_clock(self) -> None:
-        if not self.generating_since:
-            self.generating_since = time.monotonic()
+    def __init__(
+        self, number: int, adapter: str | None, tokens: list[int], position: int, spans: Spans
+    ) -> None:
+        self.number = number
+        self.adapter = adapter
+        self.tokens = tokens
+        self.position = position
+        self.marks: set[int] = set()
+        self.useful = False
+        """Whether it has spared work to another since it was finished."""
+        self.known = 0
+        """How many of the tokens the prefix tree knows."""
+        self._own = Run(position)
+        self._shared = spans
 
     @property
-    def seconds(self) -> float:
-        """Since the first token was sampled."""
-        return time.monotonic() - self.generating_since if self.generating_since else 0.0
+    def pending(self) -> int:
+        """Tokens that are not computed yet."""
+        return len(self.tokens) - self.position
+
+    @property
+    def spans(self) -> Spans:
+        return grown(self._shared, self._own, self.position)
+
+    def upcoming(self, most: int) -> list[int]:
+        """The next tokens to compute: at most `most`, and none past the next mark."""
+        end = self.position + most
+        if ahead := [mark for mark in self.marks if self.position < mark < end]:
+            end = min(ahead)
+        return self.tokens[self.position : end]

@@ -18,7 +18,8 @@ _KV_TYPES = {"f16": 1, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2, "i
 def measure(
     model: Path, context: int, parallel: int = 1, kv_type: str = "f16", ubatch: int = 512, task: str = "chat"
 ) -> dict[str, int]:
-    """`weights` exactly; `kv_cache`, `compute` and `output` to the 0.01 MiB that the log prints. All bytes."""
+    """`weights` exactly; `kv_cache`, `compute` and `output` to the 0.01 MiB that the log prints. All bytes,
+    but `sequences`, which the context is made for."""
     arguments = [
         str(model),
         str(context),
@@ -38,6 +39,8 @@ def measure(
 def _main(model: str, context: int, parallel: int, kv_type: str, ubatch: int, embeddings: bool) -> None:
     import llama_cpp
 
+    from agent_daemon.contract.sequences import sequences
+
     lines: list[str] = []
 
     @llama_cpp.llama_log_callback
@@ -52,12 +55,17 @@ def _main(model: str, context: int, parallel: int, kv_type: str, ubatch: int, em
     loaded = llama_cpp.llama_model_load_from_file(model.encode(), model_settings)
     assert loaded, "".join(lines)
     settings = llama_cpp.llama_context_default_params()
+    stateful = (
+        llama_cpp.llama_model_n_swa(loaded) > 0
+        or llama_cpp.llama_model_is_recurrent(loaded)
+        or llama_cpp.llama_model_is_hybrid(loaded)
+    )
     settings.n_ctx = -(-context // 256) * 256 * parallel
-    settings.n_seq_max = parallel
-    settings.n_batch = settings.n_ubatch = ubatch
-    settings.n_outputs_max = ubatch if embeddings else parallel
+    settings.n_seq_max = sequences(parallel, "embeddings" if embeddings else "chat", stateful=stateful)
+    settings.n_batch = settings.n_ubatch = min(ubatch, settings.n_ctx)
+    settings.n_outputs_max = ubatch if embeddings else settings.n_seq_max
     settings.embeddings = embeddings
-    settings.kv_unified = False
+    settings.kv_unified = True
     settings.swa_full = False
     settings.flash_attn_type = 1
     settings.type_k = settings.type_v = _KV_TYPES[kv_type]
@@ -76,6 +84,7 @@ def _main(model: str, context: int, parallel: int, kv_type: str, ubatch: int, em
                 + total(r"llama_memory_recurrent: size =\s*([\d.]+) MiB"),
                 "compute": total(r"compute buffer size =\s*([\d.]+) MiB"),
                 "output": total(r"output buffer size =\s*([\d.]+) MiB"),
+                "sequences": settings.n_seq_max,
             }
         )
     )

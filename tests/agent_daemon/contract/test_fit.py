@@ -14,13 +14,16 @@ from agent_daemon.contract.fit import (
     FitReport,
     ServeOptions,
     fit,
-    padded_context,
     ram_reserve,
     unsupported,
 )
 from agent_daemon.contract.gguf import FileSource, GgufFacts, read_facts
+from agent_daemon.contract.sequences import padded, sequences
+from tests.support.adapter_files import write_adapter
+from tests.support.adapter_memory import compute_buffers
 from tests.support.engine_memory import measure
 from tests.support.gguf_files import SHAPES, Shape, smollm2, write
+from tests.support.tiny_models import KINDS, tiny_model
 
 
 def read(path: Path) -> GgufFacts:
@@ -61,7 +64,7 @@ def test_cache_of_equal_layers(facts: dict[str, GgufFacts]) -> None:
 
 
 def test_a_context_is_padded_for_each_sequence(facts: dict[str, GgufFacts]) -> None:
-    assert [padded_context(tokens) for tokens in (1, 256, 257)] == [256, 256, 512]
+    assert [padded(tokens) for tokens in (1, 256, 257)] == [256, 256, 512]
     assert cache(facts["llama-8b"], 1000, parallel=3) == 3 * cache(facts["llama-8b"], 1024)
 
 
@@ -69,8 +72,11 @@ def test_sliding_layers_hold_the_window_and_one_batch(facts: dict[str, GgufFacts
     gemma = facts["gemma3-4b"]
     row = 4 * 256 * 2 * 2
     assert gemma.sliding_layers.count(True) == 29
-    assert cache(gemma, 8192) == row * (5 * 8192 + 29 * 1536) == 334 * MIB
+    # three sequences: the one that answers, and two that are kept for their prefix
+    assert cache(gemma, 8192) == row * (5 * 8192 + 29 * (3 * 1024 + 512)) == 566 * MIB
+    assert cache(gemma, 8192, parallel=4) == row * (5 * 4 * 8192 + 29 * (8 * 1024 + 512))
     assert cache(gemma, 1024) == row * 34 * 1024
+    assert cache(gemma, 1000, parallel=3) == row * 34 * 3 * 1024
 
 
 def changed(facts: GgufFacts, **fields: object) -> GgufFacts:
@@ -89,9 +95,26 @@ def test_latent_attention_stores_no_values(facts: dict[str, GgufFacts]) -> None:
 
 def test_recurrent_layers_hold_a_state_and_no_cache(facts: dict[str, GgufFacts]) -> None:
     hybrid = changed(facts["llama-8b"], recurrent_layers=(True,) * 24 + (False,) * 8, recurrent_state=1000)
-    assert cache(hybrid, 8192, parallel=2) == 2 * (24 * 4000 + GIB // 4)
+    # as many sequences are kept for their prefix as answer, and two at least
+    assert cache(hybrid, 8192) == 3 * 24 * 4000 + GIB // 4
+    assert cache(hybrid, 8192, parallel=4) == 8 * 24 * 4000 + GIB
     both = changed(hybrid, architecture="falcon-h1")
-    assert cache(both, 8192) == 24 * 4000 + GIB
+    assert cache(both, 8192) == 3 * 24 * 4000 + GIB
+
+
+def test_a_model_is_stateful_when_a_sequence_cannot_be_cut_anywhere(facts: dict[str, GgufFacts]) -> None:
+    assert [name for name in NAMES if facts[name].stateful] == ["gemma2-2b", "gemma3-4b"]
+    assert changed(facts["llama-8b"], recurrent_layers=(True,) + (False,) * 31).stateful
+
+
+def test_sequences_that_only_keep_a_prefix_cost_a_row_of_outputs(facts: dict[str, GgufFacts]) -> None:
+    def compute(parallel: int) -> int:
+        options = ServeOptions(1024, parallel)
+        return fit(facts["qwen3-4b"], options, vram_free=None, ram_free=None).compute
+
+    logits, mask = 4 * facts["qwen3-4b"].n_vocab, 2 * 1024 * 512
+    # 8 sequences for one answer, 32 for thirteen: both divide the batch of 512 tokens
+    assert compute(13) - compute(1) == (32 - 8) * logits + 12 * mask
 
 
 def test_layers_that_share_or_only_predict_hold_nothing(facts: dict[str, GgufFacts]) -> None:
@@ -175,6 +198,51 @@ def test_more_layers_than_there_are_mean_all(facts: dict[str, GgufFacts]) -> Non
     assert report.gpu_layers == 33
 
 
+def adapter(name: str, folder: Path, *changes: tuple[str, int, int], rank: int = 8) -> GgufFacts:
+    """Of f32 tensors; `changes` are a tensor's name, columns and rows."""
+    return read(write_adapter(folder / f"{name}.gguf", "llama", changes, rank))
+
+
+def test_adapters_lie_beside_what_they_change(facts: dict[str, GgufFacts], tmp_path: Path) -> None:
+    model = facts["llama-8b"]
+    low = adapter("low", tmp_path, ("blk.0.attn_q.weight", 4096, 4096), ("token_embd.weight", 4096, 128_256))
+    high = adapter("high", tmp_path, ("blk.31.attn_k.weight", 4096, 1024), ("output.weight", 4096, 128_256))
+    in_low, in_embedding = 8 * 4 * (4096 + 4096), 8 * 4 * (4096 + 128_256)
+    in_high, in_output = 8 * 4 * (4096 + 1024), 8 * 4 * (4096 + 128_256)
+
+    def report(layers: int, *adapters: GgufFacts) -> FitReport:
+        options = ServeOptions(2048, gpu_layers=layers, adapters=adapters)
+        return fit(model, options, vram_free=80 * GIB, ram_free=80 * GIB)
+
+    for layers, on_gpu, on_host in (
+        (33, in_low + in_high + in_output, in_embedding),
+        (2, in_high + in_output, in_low + in_embedding),
+        (1, in_output, in_low + in_high + in_embedding),
+    ):
+        without, both = report(layers), report(layers, low, high)
+        assert both.adapters == both.weights - without.weights == on_gpu
+        assert both.host - without.host == on_host
+        assert (both.kv_cache, both.compute) == (without.kv_cache, without.compute)
+    in_ram = report(0, low, high)
+    assert in_ram.adapters == in_ram.weights - model.tensor_bytes == low.tensor_bytes + high.tensor_bytes
+    assert in_ram.adapters == in_low + in_embedding + in_high + in_output
+    assert in_ram.as_dict()["adapters"] == in_ram.adapters
+
+
+def test_adapters_leave_less_for_layers(facts: dict[str, GgufFacts], tmp_path: Path) -> None:
+    model = facts["llama-8b"]
+    wide = adapter("wide", tmp_path, *((f"blk.{n}.ffn_up.weight", 4096, 14336) for n in range(32)), rank=512)
+    free = 4 * GIB
+    without, with_it = (
+        fit(model, ServeOptions(2048, adapters=adapters), vram_free=free, ram_free=64 * GIB)
+        for adapters in ((), (wide,))
+    )
+    assert 0 < with_it.gpu_layers < without.gpu_layers < 33
+    assert with_it.fits
+    more = ServeOptions(2048, adapters=(wide,), gpu_layers=with_it.gpu_layers + 1)
+    assert not fit(model, more, vram_free=free, ram_free=64 * GIB).fits
+
+
 def test_reserves() -> None:
     assert ram_reserve(4 * GIB) == 512 * MIB
     assert ram_reserve(64 * GIB) == 64 * GIB // 20
@@ -197,6 +265,10 @@ def test_the_arithmetic_of_a_refusal() -> None:
     )
     assert report.arithmetic() == "needs 5.1 GiB: weights 4.4, KV 0.5, compute 0.2; free 3.9"
     assert not report.fits
+    adapted = replace(report, adapters=int(0.3 * GIB))
+    assert adapted.arithmetic() == (
+        "needs 5.1 GiB: weights 4.4 (adapters 0.3), KV 0.5, compute 0.2; free 3.9"
+    )
     reserved = replace(report, free=int(4.2 * GIB), reserve=int(0.3 * GIB))
     assert reserved.arithmetic().endswith("; free 3.9 of 4.2 after 0.3 kept for the driver")
 
@@ -267,6 +339,7 @@ LOADS = [
     ServeOptions(2048),
     ServeOptions(8192),
     ServeOptions(8192, parallel=4),
+    ServeOptions(1000, parallel=5),
     ServeOptions(8192, kv_type="q8_0"),
     ServeOptions(2048, task="embeddings"),
 ]
@@ -287,9 +360,38 @@ def test_the_engine_agrees(
     assert report.weights == seen["weights"]
     assert report.kv_cache == pytest.approx(seen["kv_cache"], abs=0.02 * MIB)
     # the engine's output buffer grows from one row a sequence to one a token when it embeds
-    rows = options.ubatch if options.task == "embeddings" else options.parallel
-    compute = seen["compute"] + seen["output"] * rows // options.parallel
-    assert compute - 0.15 * compute <= report.compute <= max(1.15 * compute, compute + 64 * MIB)
+    rows = options.ubatch if options.task == "embeddings" else seen["sequences"]
+    compute = seen["compute"] + seen["output"] * rows // seen["sequences"]
+    # how a quantized cache is unpacked for attention is not modelled
+    assert report.compute == pytest.approx(compute, rel=0.02 if options.kv_type == "f16" else 0.07)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("parallel", [1, 4])
+@pytest.mark.parametrize("name", KINDS)
+def test_the_engine_agrees_on_states_and_windows(name: str, parallel: int) -> None:
+    path = tiny_model(name)
+    model = read(path)
+    options = ServeOptions(1024, parallel, ubatch=1024 if model.pooling_type else 512)
+    options = replace(options, task="embeddings" if model.pooling_type else "chat")
+    seen = measure(path, 1024, parallel, "f16", options.ubatch, options.task)
+    assert seen["sequences"] == sequences(parallel, options.task, stateful=model.stateful)
+    report = fit(model, options, vram_free=None, ram_free=None)
+    assert report.weights == seen["weights"]
+    assert report.kv_cache == pytest.approx(seen["kv_cache"], abs=0.02 * MIB)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", ["llama-1b", "gemma3-4b", "qwen3-30b-a3b"])
+def test_the_engine_computes_with_an_adapter_in_the_same_buffer(name: str, tmp_path: Path) -> None:
+    shape = replace(SHAPES[name], layers=2, vocab=4096, tied=True)
+    path = write(tmp_path / "m.gguf", shape)
+    matrices = [each for each in read(path).shapes if each.name.startswith("blk.") and each.rows > 1]
+    changes = [tuple(each) for each in matrices if not each.name.endswith(("_exps.weight", "_inp.weight"))]
+    assert len(changes) >= 2 * 4
+    adapted = write_adapter(tmp_path / "a.gguf", shape.arch, changes, rank=16)
+    without, with_it = compute_buffers(path, adapted)
+    assert without == with_it
 
 
 @pytest.mark.engine

@@ -118,7 +118,8 @@ def test_recurrent_layers() -> None:
     ("keys", "reason"),
     [
         ([key("general.architecture", 8, text("clip"))], "projector"),
-        ([ARCH, key("general.type", 8, text("adapter"))], "of type 'adapter'"),
+        ([ARCH, key("general.type", 8, text("adapter"))], "it is an adapter"),
+        ([ARCH, key("general.type", 8, text("imatrix"))], "of type 'imatrix'"),
         ([ARCH], "does not describe a language model"),
         ([], "names no architecture"),
         (

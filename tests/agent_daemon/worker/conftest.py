@@ -1,5 +1,6 @@
 """The real engine in this process, so that a test can take it one step at a time."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,12 +9,12 @@ from agent_daemon.worker_messages import Load
 from tests.support.models import quickstart_model
 
 
-def load_model(task: Any, context: int, parallel: int) -> Any:
+def load_model(task: Any, context: int, parallel: int, path: Path | None = None, **more: Any) -> Any:
     from agent_daemon.worker.model import Model
     from agent_daemon.worker.runtime import EngineLog
 
     load = Load(
-        path=str(quickstart_model()),
+        path=str(path or quickstart_model()),
         task=task,
         context=context,
         parallel=parallel,
@@ -21,6 +22,7 @@ def load_model(task: Any, context: int, parallel: int) -> Any:
         gpu_layers=0,
         # One thread is not slowed down by whatever else runs on a small machine; two that wait for each other are.
         threads=1,
+        **more,
     )
     log = EngineLog()
     model = Model(load, log)
