@@ -165,7 +165,8 @@ def _abort_when(cancelled: threading.Event, client: AgentClient) -> None:
 
 def _find(release: DeviceRelease, digest: str) -> tuple[Artifact, BlobRef]:
     for model in release.models:
-        for file in model.artifact.files:
-            if file.digest == digest:
-                return model.artifact, file
+        for artifact in (model.artifact, *(adapter.artifact for adapter in model.adapters)):
+            for file in artifact.files:
+                if file.digest == digest:
+                    return artifact, file
     raise DeviceError(f"the device asks for {digest}, which is no part of the release", code="version")

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent_daemon.contract.fit import VRAM_RESERVE, WORKER_RESERVE, ram_reserve
-from agent_daemon.contract.wire import Facts, GpuFacts, WorkerStatus
+from agent_daemon.contract.wire import Facts, GpuFacts, WorkerState, WorkerStatus
 from edgectl.sizes import format_size
+
+_WITHOUT_MEMORY = frozenset({WorkerState.UNLOADED, WorkerState.BACKOFF, WorkerState.STOPPED})
+"""A worker in one of these states has no process, and holds nothing that a new release could have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,13 @@ class DeviceMemory:
 
 def device_memory(facts: Facts, workers: Sequence[WorkerStatus] = ()) -> DeviceMemory:
     """The memory of a device, with what its own workers hold counted as free: a new release replaces them."""
+    holding = [worker for worker in workers if worker.state not in _WITHOUT_MEMORY]
     notes: list[str] = []
     gpus = []
     for gpu in facts.gpus:
         reason = _unused(gpu, facts)
         if reason is None:
-            gpus.append(GpuMemory(gpu.index, gpu.uuid, gpu.name, _free(gpu, workers)))
+            gpus.append(GpuMemory(gpu.index, gpu.uuid, gpu.name, _free(gpu, holding)))
         else:
             notes.append(f"{_described(gpu)} is not used: {reason}")
     if facts.gpu_error:
@@ -72,7 +76,7 @@ def device_memory(facts: Facts, workers: Sequence[WorkerStatus] = ()) -> DeviceM
     if ram is None:
         notes.append("RAM is not used: how much is free is not known")
     else:
-        ram += sum(worker.ram_private_bytes or 0 for worker in workers)
+        ram += sum(worker.ram_private_bytes or 0 for worker in holding)
         ram = min(limit for limit in (ram, facts.ram_total, facts.ram_limit) if limit is not None)
     limited = facts.ram_limit is not None
     return DeviceMemory(

@@ -8,7 +8,17 @@ placement's.
 from pathlib import Path
 from typing import Any, Literal
 
-from agent_daemon.contract.release import Access, KvType, Probe, Sampling, Strategy, Task, Value
+from agent_daemon.contract.release import (
+    Access,
+    KvType,
+    Limits,
+    Probe,
+    Residency,
+    Sampling,
+    Strategy,
+    Task,
+    Value,
+)
 from edgectl import manifest_form as form
 from edgectl import yaml_source
 from edgectl.errors import ManifestError
@@ -30,9 +40,18 @@ class Rollout(Value):
     max_failures: int = 0
 
 
+class AdapterSpec(Value):
+    """An adapter that a model is served with, as `model:name`; `source` is its reference."""
+
+    name: str
+    source: str
+    scale: float = 1.0
+
+
 class ModelSpec(Value):
     """One served name. `candidates` are model references, in the order in which they were written;
-    `order` says whether that order decides (`listed`) or the expected quality does (`quality`)."""
+    `order` says whether that order decides (`listed`) or the expected quality does (`quality`). Whether it is
+    loaded on demand only is not written but found out by placement."""
 
     name: str
     candidates: tuple[str, ...]
@@ -40,10 +59,14 @@ class ModelSpec(Value):
     order: Literal["quality", "listed"] = "quality"
     context: Context = Context()
     parallel: int = 1
+    cache: int | None = None
     kv_type: KvType = "f16"
     gpu_layers: Literal["auto", "all", "partial"] | int = "auto"
     sampling: Sampling = Sampling()
     system_prompt: str | None = None
+    adapters: tuple[AdapterSpec, ...] = ()
+    limits: Limits = Limits()
+    residency: Residency = Residency()
 
 
 class Manifest(Value):
@@ -100,10 +123,17 @@ def _model(name: str, written: form.ModelForm) -> ModelSpec:
         order=written.order,
         context=_context(written.context),
         parallel=written.parallel,
+        cache=written.cache,
         kv_type=written.kv_type,
         gpu_layers=written.gpu_layers,
         sampling=written.sampling,
         system_prompt=written.system_prompt,
+        adapters=tuple(
+            AdapterSpec(name=name, source=adapter.source, scale=adapter.scale)
+            for name, adapter in written.adapters.items()
+        ),
+        limits=Limits(**dict(written.limits)),
+        residency=Residency(pinned=written.pinned, idle_ttl=written.idle_ttl),
     )
 
 

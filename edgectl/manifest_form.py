@@ -19,7 +19,17 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from agent_daemon.contract.release import Access, KvType, ModelName, Probe, Sampling, Strategy, Task
+from agent_daemon.contract.release import (
+    Access,
+    AdapterName,
+    KvType,
+    Limits,
+    ModelName,
+    Probe,
+    Sampling,
+    Strategy,
+    Task,
+)
 from edgectl import selector
 from edgectl.errors import UsageError
 
@@ -27,6 +37,7 @@ MIN_CONTEXT = 256
 MAX_CONTEXT = 16 * 1024 * 1024
 DEFAULT_MIN_CONTEXT = 2048
 DEFAULT_CONTEXT = 8192
+MAX_ADAPTERS = 32
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 SOURCE_PATTERN = r"^(hf://[^/\s]+/[^/\s]+(/.+)?|file:.+|pkg:[A-Za-z_][A-Za-z0-9_]*/.+)$"
@@ -100,6 +111,8 @@ Source = Annotated[
     Field(pattern=SOURCE_PATTERN, max_length=1024),
     expects("a model reference: hf://org/repo[@revision][/file or glob], file:PATH or pkg:import_name/path"),
 ]
+Duration = Annotated[float, BeforeValidator(seconds)]
+"""Seconds; what a field allows of them is the field's own."""
 GpuLayers = Literal["auto", "all", "partial"] | Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -114,6 +127,24 @@ class CandidateForm(Form):
     """One rung of a ladder."""
 
     source: Source
+
+
+class AdapterForm(Form):
+    """A LoRA adapter of a model; `scale` is its strength, 1 as trained."""
+
+    source: Source
+    scale: Annotated[float, Field(gt=0, le=10), expects("a number of more than 0 and at most 10")] = 1.0
+
+
+class LimitsForm(Limits):
+    """What may wait for a model, and for how long; a duration in seconds or as text such as 90s or 2m."""
+
+    request_timeout: Annotated[
+        Duration,
+        Field(gt=0, le=86400),
+        expects("a duration of more than 0 and at most 24h, in seconds or as text such as 2m"),
+        _duration_schema({"exclusiveMinimum": 0, "maximum": 86400}),
+    ] = 600.0
 
 
 class ModelForm(Form):
@@ -149,10 +180,29 @@ class ModelForm(Form):
         BeforeValidator(_one_value, json_schema_input_type=Tokens | ContextForm),
     ] = ContextForm()
     parallel: Annotated[int, Field(ge=1, le=256), expects("a whole number of sequences from 1 to 256")] = 1
+    cache: Tokens | None = None
     kv_type: KvType = "f16"
     gpu_layers: Annotated[GpuLayers, expects("auto, all, partial or a whole number of layers")] = "auto"
     sampling: Sampling = Sampling()
     system_prompt: Annotated[str, Field(min_length=1, max_length=100_000)] | None = None
+    adapters: Annotated[
+        dict[
+            AdapterName,
+            Annotated[AdapterForm, BeforeValidator(_one_source, json_schema_input_type=Source | AdapterForm)],
+        ],
+        Field(max_length=MAX_ADAPTERS),
+    ] = {}
+    limits: LimitsForm = LimitsForm()
+    pinned: bool = False
+    idle_ttl: (
+        Annotated[
+            Duration,
+            Field(gt=0, le=30 * 86400),
+            expects("a duration of more than 0 and at most 720h, in seconds or as text such as 10m"),
+            _duration_schema({"exclusiveMinimum": 0, "maximum": 30 * 86400}),
+        ]
+        | None
+    ) = None
 
 
 class RolloutForm(Form):
@@ -167,15 +217,13 @@ class ProbeForm(Probe):
     """The device's own check before it commits; durations in seconds or as text such as 90s or 2m."""
 
     min_healthy: Annotated[
-        float,
-        BeforeValidator(seconds),
+        Duration,
         Field(ge=0, le=3600),
         expects("a duration from 0 to 1h, in seconds or as text such as 10s"),
         _duration_schema({"minimum": 0, "maximum": 3600}),
     ] = 3.0
     timeout: Annotated[
-        float,
-        BeforeValidator(seconds),
+        Duration,
         Field(gt=0, le=3600),
         expects("a duration of more than 0 and at most 1h, in seconds or as text such as 2m"),
         _duration_schema({"exclusiveMinimum": 0, "maximum": 3600}),
@@ -205,6 +253,8 @@ def known_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
         "models.*": ModelForm,
         "models.*.context": ContextForm,
         "models.*.candidates.*": CandidateForm,
+        "models.*.adapters.*": AdapterForm,
+        "models.*.limits": LimitsForm,
         "models.*.sampling": Sampling,
         "rollout": RolloutForm,
         "probe": ProbeForm,
@@ -223,5 +273,7 @@ def json_schema() -> dict[str, Any]:
     schema |= ManifestForm.model_json_schema()
     schema["title"] = "edgectl manifest"
     schema["patternProperties"] = {"^x-": {}}
-    schema["properties"]["models"]["additionalProperties"] = False
+    named = (schema["properties"]["models"], schema["$defs"]["ModelForm"]["properties"]["adapters"])
+    for mapping in named:
+        mapping["additionalProperties"] = False
     return schema

@@ -39,6 +39,11 @@ _EXPECTED = {
     "finite_number": "a number",
 }
 
+_NAMES = {
+    "model": "a model name: up to 128 letters, digits and . _ : / -, a letter or digit first",
+    "adapter": "an adapter name: up to 64 letters, digits and . _ -, a letter or digit first",
+}
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -82,8 +87,9 @@ def dotted(path: Path) -> str:
 def _between_keys(value: dict[str, Any]) -> list[Problem]:
     """Rules about several keys at once, checked beside the form so that neither hides the other."""
     problems = []
-    models = value.get("models")
-    for name, model in models.items() if isinstance(models, dict) else ():
+    written = value.get("models")
+    models = written if isinstance(written, dict) else {}
+    for name, model in models.items():
         if not isinstance(model, dict):
             continue
         path: Path = ("models", name)
@@ -97,6 +103,7 @@ def _between_keys(value: dict[str, Any]) -> list[Problem]:
             if isinstance(low, int) and isinstance(high, int) and low > high:
                 text = f"expected at most context.want, which is {high}, found {low}"
                 problems.append(Problem((*path, "context", "min"), text))
+        problems += _about_residency(path, model) + _about_adapters(path, model, models)
         rungs = model.get("candidates")
         seen: dict[str, int] = {}
         for index, rung in enumerate(rungs if isinstance(rungs, list) else ()):
@@ -107,6 +114,29 @@ def _between_keys(value: dict[str, Any]) -> list[Problem]:
                 text = f"expected each candidate once, found candidates[{seen[source]}] again"
                 problems.append(Problem((*path, "candidates", index), text))
             seen.setdefault(source, index)
+    return problems
+
+
+def _about_residency(path: Path, model: dict[str, Any]) -> list[Problem]:
+    if model.get("pinned") is not True or model.get("idle_ttl") is None:
+        return []
+    text = "expected no idle_ttl: a pinned model stays in memory when nobody asks it"
+    return [Problem((*path, "idle_ttl"), text)]
+
+
+def _about_adapters(path: Path, model: dict[str, Any], models: dict[str, Any]) -> list[Problem]:
+    adapters = model.get("adapters")
+    if not isinstance(adapters, dict):
+        return []
+    if adapters and model.get("task") == "embeddings":
+        text = "expected no adapters: a model that embeds is served without"
+        return [Problem((*path, "adapters"), text)]
+    problems = []
+    for name in adapters:
+        served = f"{path[-1]}:{name}"
+        if served in models:
+            text = f"it would be asked for as {served}, which is the name of another model"
+            problems.append(Problem((*path, "adapters", name), text))
     return problems
 
 
@@ -122,8 +152,7 @@ def _problem(details: ErrorDetails, value: Any) -> Problem:
     if kind == "extra_forbidden":
         return Problem(path, _unknown_key(path))
     if details["loc"] and details["loc"][-1] == "[key]":
-        rule = "up to 128 letters, digits and . _ : / -, a letter or digit first"
-        return Problem(path, f"expected a model name: {rule}")
+        return Problem(path, f"expected {_NAMES['adapter' if path[2:3] == ('adapters',) else 'model']}")
     if kind == "stated":
         return Problem(path, str(context["what"]))
     if kind == "expected":
@@ -135,7 +164,8 @@ def _problem(details: ErrorDetails, value: Any) -> Problem:
     else:
         what = details["msg"]
     if kind in ("too_short", "too_long"):
-        return Problem(path, f"expected {what} entries, found {context['actual_length']}")
+        # pydantic does not count a mapping that is too long to the end
+        return Problem(path, f"expected {what} entries, found {len(_at(path, value))}")
     return Problem(path, f"expected {what}, found {_found(_at(path, value), path)}")
 
 

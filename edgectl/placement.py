@@ -5,18 +5,20 @@ allowed, in part on one GPU and in part in RAM.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from agent_daemon.contract import fit as fits
 from agent_daemon.contract.fit import FitReport, ServeOptions
 from agent_daemon.contract.gguf import GgufFacts
-from agent_daemon.contract.release import Artifact, KvType, Placement, Task
+from agent_daemon.contract.release import Adapter, Artifact, KvType, Placement, Task
+from agent_daemon.contract.sequences import padded
 from edgectl.device_memory import DeviceMemory, GpuMemory, device_memory
 from edgectl.quality import rank
 from edgectl.sizes import format_size
 
 __all__ = [
+    "AttachedAdapter",
     "Candidate",
     "DeviceMemory",
     "GpuMemory",
@@ -25,7 +27,6 @@ __all__ = [
     "Refusal",
     "device_memory",
     "place",
-    "place_all",
 ]
 
 GpuLayers = Literal["auto", "all", "partial"] | int
@@ -48,8 +49,17 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class AttachedAdapter:
+    """An adapter that a model is served with, and what its header says."""
+
+    adapter: Adapter
+    facts: GgufFacts
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """What the manifest wants for one served name.
+    """What the manifest wants for one served name. Its adapters belong to every candidate that is offered for
+    it, and are in memory with it; `pinned` says that it never makes room for another model.
 
     `gpu_layers`: `auto` is a whole model on a GPU or else in RAM, `all` never falls back to RAM, `partial`
     splits a model before it falls back, a number is exactly so many layers (0: RAM)."""
@@ -59,20 +69,26 @@ class ModelRequest:
     context_min: int = CONTEXT_STEP
     task: Task = "chat"
     parallel: int = 1
+    cache: int | None = None
+    """Tokens of the cache that the answers share; None: the whole context for each."""
     kv_type: KvType = "f16"
     gpu_layers: GpuLayers = "auto"
     order: Literal["quality", "listed"] = "quality"
+    adapters: tuple[AttachedAdapter, ...] = ()
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The choice; `notes` say what a person should know about it."""
+    """The choice; `notes` say what a person should know about it. `on_demand`: in memory only while it is asked
+    for, in turn with other models."""
 
     model: str
     candidate: Candidate
     placement: Placement
     report: FitReport
     notes: tuple[str, ...] = ()
+    on_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,32 +132,6 @@ def place(request: ModelRequest, candidates: Sequence[Candidate], memory: Device
     return _refusal(request, ordered, stages, memory)
 
 
-def place_all(
-    requests: Sequence[tuple[ModelRequest, Sequence[Candidate]]], memory: DeviceMemory
-) -> tuple[Placed | Refusal, ...]:
-    """Place several models on one device, in order, each in what the ones before it leave. A model that
-    another one asks for in the same way shares its worker and takes nothing more."""
-    results: list[Placed | Refusal] = []
-    shared: list[tuple[ModelRequest, tuple[Candidate, ...], Placed]] = []
-    for request, candidates in requests:
-        wanted, offered = replace(request, name=""), tuple(candidates)
-        twin = next((placed for asked, had, placed in shared if asked == wanted and had == offered), None)
-        if twin is not None:
-            results.append(replace(twin, model=request.name))
-            continue
-        result = place(request, offered, memory)
-        results.append(result)
-        if isinstance(result, Placed):
-            shared.append((wanted, offered, result))
-            on_gpu = result.report.memory == "vram"
-            memory = memory.less(
-                gpu_uuid=result.placement.gpu_uuid,
-                vram=result.report.total if on_gpu else 0,
-                ram=result.report.host if on_gpu else result.report.total,
-            )
-    return tuple(results)
-
-
 def _stages(gpu_layers: GpuLayers, memory: DeviceMemory) -> list[Stage]:
     """The ways to try all candidates, the preferred one first."""
     gpu = memory.roomiest
@@ -169,8 +159,17 @@ def _ordered(request: ModelRequest, candidates: Sequence[Candidate]) -> list[Can
 
 def _options(request: ModelRequest, context: int, layers: int | None) -> ServeOptions:
     # pooling looks at one physical batch, so that has to hold the longest text
-    ubatch = max(UBATCH, context) if request.task == "embeddings" else UBATCH
-    return ServeOptions(context, request.parallel, request.kv_type, layers, ubatch, request.task)
+    ubatch = max(UBATCH, padded(context)) if request.task == "embeddings" else UBATCH
+    return ServeOptions(
+        context,
+        request.parallel,
+        request.kv_type,
+        layers,
+        ubatch,
+        request.task,
+        adapters=tuple(attached.facts for attached in request.adapters),
+        shared=request.cache,
+    )
 
 
 def _impossible(request: ModelRequest, facts: GgufFacts) -> str | None:
@@ -241,6 +240,7 @@ def _placed(
         layers=report.layers,
         context=context,
         parallel=request.parallel,
+        cells=request.cache,
         kv_type=request.kv_type,
         predicted=report.predicted(),
     )

@@ -11,21 +11,17 @@ from typing import Any
 
 from agent_daemon.contract import digest as digests
 from agent_daemon.contract.release import DeviceRelease, ServedModel
-from edgectl import catalog, selector
+from edgectl import catalog, ladders, selector
 from edgectl.device_memory import device_memory
 from edgectl.errors import EdgectlError, UsageError
 from edgectl.inventory.repository import Repository
 from edgectl.inventory.values import Device, Release
+from edgectl.ladders import Ladder, Ladders
 from edgectl.manifest import Manifest, ModelSpec
 from edgectl.observe import Sighting, observe, record
-from edgectl.placement import (
-    Candidate,
-    ModelRequest,
-    Placed,
-    Refusal,
-    place_all,
-)
+from edgectl.placement import ModelRequest, Placed, Refusal
 from edgectl.plan import Desired, Observed, Plan, diff
+from edgectl.together import place_all
 from edgectl.transport import Transports
 
 
@@ -54,8 +50,8 @@ def prepare(
     """The plan of a deploy. A device that got its part of the same content before keeps its placement, so that a
     deploy repeated on a busier day does not shuffle models; `replan` places all anew. Raises EdgectlError."""
     devices = _selected(repository.devices(), manifest.devices)
-    ladders, warnings = _resolve(manifest, base, progress)
-    content = _content(manifest, ladders)
+    resolved = ladders.resolve(manifest, base, progress)
+    content = _content(manifest, resolved)
     known = _known(repository, manifest.name, content)
     sightings = observe(devices, transports)
     record(repository, sightings)
@@ -64,10 +60,10 @@ def prepare(
         name = sighting.device.name
         kept = repository.device_release(known.number, name) if known and not replan else None
         desired[name] = (
-            Desired(kept, notes=_gpu_notes(sighting)) if kept else _place(manifest, ladders, sighting)
+            Desired(kept, notes=_gpu_notes(sighting)) if kept else desired_on(manifest, resolved, sighting)
         )
     plan = diff(manifest.name, desired, observed(sightings), retry=retry)
-    return Prepared(plan, content, known, sightings, warnings)
+    return Prepared(plan, content, known, sightings, resolved.warnings)
 
 
 def prepare_rollback(
@@ -150,34 +146,11 @@ def _selected(devices: Sequence[Device], query: str) -> tuple[Device, ...]:
     return found
 
 
-Ladders = Mapping[str, tuple[catalog.PinnedArtifact, ...]]
-
-
-def _resolve(manifest: Manifest, base: Path, progress: catalog.Progress) -> tuple[Ladders, tuple[str, ...]]:
-    """Each model's candidates, every reference resolved once."""
-    found: dict[str, tuple[catalog.PinnedArtifact, ...]] = {}
-    for model in manifest.models:
-        for ref in model.candidates:
-            if ref not in found:
-                found[ref] = catalog.resolve(ref, base=base, progress=progress)
-    warnings = dict.fromkeys(
-        f"{pinned.artifact.ref}: {warning}"
-        for pins in found.values()
-        for pinned in pins
-        for warning in pinned.warnings
-    )
-    ladders = {
-        model.name: tuple(pinned for ref in model.candidates for pinned in found[ref])
-        for model in manifest.models
-    }
-    return ladders, tuple(warnings)
-
-
-def _content(manifest: Manifest, ladders: Ladders) -> dict[str, Any]:
+def _content(manifest: Manifest, resolved: Ladders) -> dict[str, Any]:
     """What makes two deploys the same release: the manifest's words and the bytes that they meant."""
     return {
         "manifest": manifest.model_dump(mode="json"),
-        "artifacts": {name: [pinned.artifact.digest for pinned in pins] for name, pins in ladders.items()},
+        "artifacts": resolved.digests(),
     }
 
 
@@ -192,14 +165,18 @@ def _known(repository: Repository, manifest: str, content: Mapping[str, Any]) ->
     return same[-1] if same else None
 
 
-def _place(manifest: Manifest, ladders: Ladders, sighting: Sighting) -> Desired:
+def desired_on(manifest: Manifest, resolved: Ladders, sighting: Sighting) -> Desired:
+    """What one device should serve, placed in the memory that it said it has."""
     if sighting.facts is None or sighting.state is None:
         return Desired(None)
     memory = device_memory(sighting.facts, sighting.state.workers)
     if sighting.facts.runtime.error:
         return Desired(None, refusal=f"its runtime does not work: {sighting.facts.runtime.error}")
-    requests = [(_request(model), _candidates(ladders[model.name])) for model in manifest.models]
-    results = place_all(requests, memory)
+    wanted = [
+        (_request(model, resolved.models[model.name]), resolved.models[model.name].candidates)
+        for model in manifest.models
+    ]
+    results = place_all(wanted, memory)
     refusals = [result for result in results if isinstance(result, Refusal)]
     if refusals:
         return Desired(
@@ -209,7 +186,7 @@ def _place(manifest: Manifest, ladders: Ladders, sighting: Sighting) -> Desired:
             notes=memory.notes,
         )
     placed = [result for result in results if isinstance(result, Placed)]
-    return Desired(_device_release(manifest, placed), notes=_notes(memory.notes, placed))
+    return Desired(_device_release(manifest, resolved, placed), notes=_notes(memory.notes, placed))
 
 
 def _notes(memory: Sequence[str], placed: Sequence[Placed]) -> tuple[str, ...]:
@@ -223,24 +200,23 @@ def _gpu_notes(sighting: Sighting) -> tuple[str, ...]:
     return device_memory(sighting.facts, sighting.state.workers).notes
 
 
-def _request(model: ModelSpec) -> ModelRequest:
+def _request(model: ModelSpec, ladder: Ladder) -> ModelRequest:
     return ModelRequest(
         name=model.name,
         task=model.task,
         context_min=model.context.min,
         context_want=model.context.want,
         parallel=model.parallel,
+        cache=model.cache,
         kv_type=model.kv_type,
         gpu_layers=model.gpu_layers,
         order=model.order,
+        adapters=ladder.adapters,
+        pinned=model.residency.pinned,
     )
 
 
-def _candidates(pins: Sequence[catalog.PinnedArtifact]) -> tuple[Candidate, ...]:
-    return tuple(Candidate(pinned.artifact, pinned.facts, place) for place, pinned in enumerate(pins))
-
-
-def _device_release(manifest: Manifest, placed: Sequence[Placed]) -> DeviceRelease:
+def _device_release(manifest: Manifest, resolved: Ladders, placed: Sequence[Placed]) -> DeviceRelease:
     """The number is a placeholder: the inventory gives the real one, and the digest does not cover it."""
     return DeviceRelease(
         number=1,
@@ -250,9 +226,12 @@ def _device_release(manifest: Manifest, placed: Sequence[Placed]) -> DeviceRelea
                 name=model.name,
                 task=model.task,
                 artifact=result.candidate.artifact,
+                adapters=tuple(attached.adapter for attached in resolved.models[model.name].adapters),
                 placement=result.placement,
                 sampling=model.sampling,
                 system_prompt=model.system_prompt,
+                limits=model.limits,
+                residency=model.residency.model_copy(update={"on_demand": result.on_demand}),
             )
             for model, result in zip(manifest.models, placed, strict=True)
         ),

@@ -2,6 +2,7 @@
 
     for found in resolve(parse_ref("hf://org/repo/*Q4_K_M.gguf"), base=folder):
         found.artifact, found.facts, found.warnings
+    legal = adapter("hf://org/repo/legal-lora.gguf", base=folder)
     paths = fetch(found.artifact)
 
 Resolving reads headers only; `fetch` moves weights, and only then.
@@ -10,8 +11,9 @@ Resolving reads headers only; `fetch` moves weights, and only then.
 from pathlib import Path
 
 from agent_daemon.contract.release import Artifact
-from edgectl.catalog.artifacts import PinnedArtifact, Progress, silent
+from edgectl.catalog.artifacts import ADAPTERS, MODELS, Kind, PinnedArtifact, Progress, silent
 from edgectl.catalog.refs import FileRef, HfRef, PackageRef, Ref, parse_ref
+from edgectl.errors import CatalogError
 
 __all__ = [
     "FileRef",
@@ -20,6 +22,7 @@ __all__ = [
     "PinnedArtifact",
     "Progress",
     "Ref",
+    "adapter",
     "fetch",
     "parse_ref",
     "resolve",
@@ -33,19 +36,31 @@ def resolve(ref: Ref | str, *, base: Path, progress: Progress = silent) -> tuple
     Relative `file:` paths start at `base`, the manifest's folder. Of a remote model only the header is read;
     local files are hashed once and remembered. Raises CatalogError when there is nothing to serve.
     """
-    if isinstance(ref, str):
-        ref = parse_ref(ref)
+    return _resolve(parse_ref(ref) if isinstance(ref, str) else ref, base, MODELS, progress)
+
+
+def adapter(ref: Ref | str, *, base: Path, progress: Progress = silent) -> PinnedArtifact:
+    """The LoRA adapter that a reference means, pinned as a model is. Raises CatalogError when there is none, or
+    when the reference leaves open which."""
+    found = _resolve(parse_ref(ref) if isinstance(ref, str) else ref, base, ADAPTERS, progress)
+    if len(found) > 1:
+        names = ", ".join(each.artifact.files[0].name for each in found[:8])
+        raise CatalogError(f"{ref}: expected one adapter, found {len(found)}", f"there are: {names}")
+    return found[0]
+
+
+def _resolve(ref: Ref, base: Path, kind: Kind, progress: Progress) -> tuple[PinnedArtifact, ...]:
     if isinstance(ref, HfRef):
         from edgectl.catalog.huggingface import resolve as resolve_hub
 
-        return resolve_hub(ref, progress)
+        return resolve_hub(ref, kind, progress)
     if isinstance(ref, PackageRef):
         from edgectl.catalog import package
 
-        return package.resolve(ref, progress)
+        return package.resolve(ref, kind, progress)
     from edgectl.catalog import local
 
-    return local.resolve(ref, base, progress)
+    return local.resolve(ref, base, kind, progress)
 
 
 def fetch(artifact: Artifact, progress: Progress = silent) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from agent_daemon.contract import digest as digests
 from agent_daemon.contract.gguf import ByteSource, GgufError, GgufFacts, combine, read_facts
+from agent_daemon.contract.gguf_adapter import unusable_reason
 from agent_daemon.contract.release import Artifact, BlobRef
 from edgectl.catalog import facts_memory
 from edgectl.catalog.selection import Group, ListedFile
@@ -26,11 +27,23 @@ def silent(label: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class PinnedArtifact:
-    """A model that exists, with everything that placement asks about it."""
+    """A model or an adapter that exists, with everything that placement asks about it."""
 
     artifact: Artifact
     facts: GgufFacts
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is looked for. `refusal` says why a file is none of it, `refused` what it then is not good for."""
+
+    refusal: Callable[[GgufFacts], str | None]
+    refused: str
+
+
+MODELS = Kind(lambda facts: facts.unservable_reason, "cannot be served")
+ADAPTERS = Kind(unusable_reason, "cannot be used as an adapter")
 
 
 @dataclass(frozen=True)
@@ -43,10 +56,10 @@ class Origin:
     digest_of: Callable[[ListedFile], str]
 
 
-def pin(groups: Sequence[Group], origin: Origin, *, named: bool) -> tuple[PinnedArtifact, ...]:
-    """Pin every group. One that was `named` must be servable; among many, those that are not are left out.
+def pin(groups: Sequence[Group], origin: Origin, kind: Kind, *, named: bool) -> tuple[PinnedArtifact, ...]:
+    """Pin every group. One that was `named` must be of the kind; among many, those that are not are left out.
 
-    Raises CatalogError when nothing is left to serve.
+    Raises CatalogError when nothing is left.
     """
     pinned = []
     refused: list[str] = []
@@ -56,8 +69,8 @@ def pin(groups: Sequence[Group], origin: Origin, *, named: bool) -> tuple[Pinned
         except GgufError as error:
             refused.append(f"{group.name} is not a usable GGUF file: {error}")
             continue
-        if facts.unservable_reason:
-            refused.append(f"{group.name} cannot be served: {facts.unservable_reason}")
+        if reason := kind.refusal(facts):
+            refused.append(f"{group.name} {kind.refused}: {reason}")
             continue
         pinned.append(_pin(group, facts, origin))
     if not pinned:

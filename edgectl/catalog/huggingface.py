@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agent_daemon.contract import digest as digests
 from agent_daemon.contract.release import Artifact, BlobRef
 from edgectl.catalog import digest_memory, local
-from edgectl.catalog.artifacts import Origin, PinnedArtifact, Progress, pin
+from edgectl.catalog.artifacts import Kind, Origin, PinnedArtifact, Progress, pin
 from edgectl.catalog.huggingface_errors import HubRefusal, explained
 from edgectl.catalog.ranges import RemoteFile
 from edgectl.catalog.refs import HfRef, is_glob
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def resolve(ref: HfRef, progress: Progress) -> tuple[PinnedArtifact, ...]:
+def resolve(ref: HfRef, kind: Kind, progress: Progress) -> tuple[PinnedArtifact, ...]:
     """Pin what an `hf://` reference means, reading headers only. Without a connection, what the Hugging Face
     cache holds is used. Raises CatalogError."""
     try:
         with _explained(ref):
-            return _resolve_online(ref, progress)
+            return _resolve_online(ref, kind, progress)
     except HubRefusal as refusal:
         cached = _snapshot(ref) if refusal.offline else None
         if cached is None:
@@ -45,7 +45,7 @@ def resolve(ref: HfRef, progress: Progress) -> tuple[PinnedArtifact, ...]:
         if not held or (ref.path and not is_glob(ref.path) and ref.path not in {file.name for file in held}):
             raise
         return local.pin_folder(
-            folder, ref.path, lambda name: str(HfRef(ref.repo, commit, name)), str(ref), progress
+            folder, ref.path, lambda name: str(HfRef(ref.repo, commit, name)), str(ref), kind, progress
         )
 
 
@@ -64,7 +64,7 @@ def fetch(ref: HfRef, artifact: Artifact, progress: Progress) -> tuple[Path, ...
         )
 
 
-def _resolve_online(ref: HfRef, progress: Progress) -> tuple[PinnedArtifact, ...]:
+def _resolve_online(ref: HfRef, kind: Kind, progress: Progress) -> tuple[PinnedArtifact, ...]:
     from huggingface_hub import HfApi, constants
 
     info = HfApi().model_info(
@@ -90,7 +90,7 @@ def _resolve_online(ref: HfRef, progress: Progress) -> tuple[PinnedArtifact, ...
         open=lambda file: _remote(HfRef(ref.repo, commit, file.name), file.size),
         digest_of=digest_of,
     )
-    return pin(groups, origin, named=ref.path is not None and not is_glob(ref.path))
+    return pin(groups, origin, kind, named=ref.path is not None and not is_glob(ref.path))
 
 
 def _listed(sibling: "RepoSibling") -> ListedFile | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent_daemon.contract.gguf import FileSource
 from agent_daemon.contract.release import Artifact
-from edgectl.catalog.artifacts import Origin, PinnedArtifact, Progress, pin
+from edgectl.catalog.artifacts import Kind, Origin, PinnedArtifact, Progress, pin
 from edgectl.catalog.digest_memory import digest_of
 from edgectl.catalog.refs import FileRef, is_glob
 from edgectl.catalog.selection import ListedFile, part_names, select
@@ -15,7 +15,7 @@ from edgectl.errors import CatalogError
 _MAX_LISTED = 10_000
 
 
-def resolve(ref: FileRef, base: Path, progress: Progress) -> tuple[PinnedArtifact, ...]:
+def resolve(ref: FileRef, base: Path, kind: Kind, progress: Progress) -> tuple[PinnedArtifact, ...]:
     """Pin what a `file:` reference means; relative paths start at `base`. Raises CatalogError."""
     path = base / (Path(ref.path).expanduser() if ref.path.startswith("~/") else Path(ref.path))
     if not is_glob(str(path)) and not path.exists():
@@ -23,13 +23,13 @@ def resolve(ref: FileRef, base: Path, progress: Progress) -> tuple[PinnedArtifac
     root, wanted = _split(path.absolute())
     if wanted is not None and not is_glob(wanted) and not wanted.lower().endswith(".gguf"):
         raise CatalogError(f"{ref}: expected a .gguf file, a folder or a glob")
-    return pin_folder(root, wanted, lambda name: f"file:{root / name}", str(ref), progress)
+    return pin_folder(root, wanted, lambda name: f"file:{root / name}", str(ref), kind, progress)
 
 
 def pin_folder(
-    root: Path, wanted: str | None, ref_of: Callable[[str], str], where: str, progress: Progress
+    root: Path, wanted: str | None, ref_of: Callable[[str], str], where: str, kind: Kind, progress: Progress
 ) -> tuple[PinnedArtifact, ...]:
-    """Pin the models under `root` that `wanted` (a file, a glob or None) means. Raises CatalogError."""
+    """Pin what is of a kind under `root` that `wanted` (a file, a glob or None) means. Raises CatalogError."""
     groups = select(listing(root, wanted, where), wanted, where)
     origin = Origin(
         where=where,
@@ -38,7 +38,7 @@ def pin_folder(
         digest_of=lambda file: digest_of(root / file.name, progress),
     )
     try:
-        return pin(groups, origin, named=wanted is not None and not is_glob(wanted))
+        return pin(groups, origin, kind, named=wanted is not None and not is_glob(wanted))
     except OSError as error:
         raise CatalogError(f"{where}: cannot be read: {error.strerror or 'unknown error'}") from None
 

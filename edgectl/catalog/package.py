@@ -4,15 +4,17 @@ import importlib.util
 from pathlib import Path
 
 from edgectl.catalog import local
-from edgectl.catalog.artifacts import PinnedArtifact, Progress
+from edgectl.catalog.artifacts import Kind, PinnedArtifact, Progress
 from edgectl.catalog.refs import PackageRef
 from edgectl.errors import CatalogError
 
 
-def resolve(ref: PackageRef, progress: Progress) -> tuple[PinnedArtifact, ...]:
+def resolve(ref: PackageRef, kind: Kind, progress: Progress) -> tuple[PinnedArtifact, ...]:
     """Pin what a `pkg:` reference means. Raises CatalogError."""
     root = _folder(ref)
-    return local.pin_folder(root, ref.path, lambda name: f"pkg:{ref.package}/{name}", str(ref), progress)
+    return local.pin_folder(
+        root, ref.path, lambda name: f"pkg:{ref.package}/{name}", str(ref), kind, progress
+    )
 
 
 def locate(ref: PackageRef) -> Path:

@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("edgectl.cli.rollback:rollback", "Return devices to an earlier release."),
     "status": ("edgectl.cli.status:status", "Show what every device serves and how it is doing."),
     "history": ("edgectl.cli.history:history", "Show past rollouts and how they ended."),
-    "usage": ("edgectl.cli.usage:usage", "Show requests and tokens by model, device, release or day."),
+    "usage": ("edgectl.cli.usage:usage", "Show requests, tokens and times by model, key, device and more."),
     "query": ("edgectl.cli.query:query", "Ask the inventory in SQL, read-only."),
     "hub": ("edgectl.cli.hub:app", "Let devices report by themselves."),
     "doctor": ("edgectl.cli.doctor:doctor", "Check this machine or devices, with remedies."),

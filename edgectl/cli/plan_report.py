@@ -110,6 +110,17 @@ def _model_document(model: ServedModel) -> dict[str, Any]:
         "file": model.artifact.files[0].name,
         "digest": model.artifact.digest,
         "size": model.artifact.size,
+        "adapters": [
+            {
+                "name": adapter.name,
+                "ref": adapter.artifact.ref,
+                "digest": adapter.artifact.digest,
+                "size": adapter.artifact.size,
+                "scale": adapter.scale,
+            }
+            for adapter in model.adapters
+        ],
+        "residency": model.residency.model_dump(mode="json"),
         **model.placement.model_dump(mode="json"),
     }
 
@@ -123,20 +134,31 @@ def _rows(step: Step) -> list[dict[str, Any]]:
     }
     if step.release is None:
         return [first]
-    rows = [_model_row(model) for model in step.release.models]
+    rows = [row for model in step.release.models for row in (_model_row(model), *_adapter_rows(model))]
     rows[0] = {**first, **rows[0]}
     return rows
 
 
 def _model_row(model: ServedModel) -> dict[str, Any]:
-    placement = model.placement
-    split = f", {placement.gpu_layers} of {placement.layers} layers"
-    partly = placement.memory == "vram" and placement.gpu_layers < placement.layers
+    placement, residency = model.placement, model.residency
+    place = [placement.memory.upper()]
+    if placement.memory == "vram" and placement.gpu_layers < placement.layers:
+        place.append(f"{placement.gpu_layers} of {placement.layers} layers")
+    if residency.pinned or residency.on_demand:
+        place.append("pinned" if residency.pinned else "on demand")
     several = f" x {placement.parallel}" if placement.parallel > 1 else ""
     return {
         "model": model.name,
         "file": model.artifact.files[0].name,
-        "place": placement.memory.upper() + (split if partly else ""),
+        "place": ", ".join(place),
         "context": f"{placement.context}{several}",
         "needs": placement.predicted.total,
     }
+
+
+def _adapter_rows(model: ServedModel) -> list[dict[str, Any]]:
+    """The names that adapters add; their memory is in what the model needs."""
+    return [
+        {"model": f"{model.name}:{adapter.name}", "file": adapter.artifact.files[0].name}
+        for adapter in model.adapters
+    ]

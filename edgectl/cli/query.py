@@ -26,7 +26,7 @@ def query(
     ] = QueryForm.TABLE,
 ) -> None:
     """Ask the inventory in SQL, read-only. Views: devices, device_status, release_status, rollout_history,
-    usage_by_model, usage_by_minute, events."""
+    usage_by_model, usage_by_minute, usage_times, events."""
     from edgectl.inventory import queries, sql_console
 
     with queries.reading(settings_of(ctx).database) as connection:

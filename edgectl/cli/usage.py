@@ -1,4 +1,4 @@
-"""`edgectl usage`: requests and tokens by model, device, release or day."""
+"""`edgectl usage`: requests, tokens and times by model, adapter, API key, device, release or day."""
 
 import re
 import time
@@ -18,6 +18,8 @@ class By(StrEnum):
     """What usage is added up by."""
 
     MODEL = "model"
+    ADAPTER = "adapter"
+    KEY = "key"
     DEVICE = "device"
     RELEASE = "release"
     DAY = "day"
@@ -31,7 +33,10 @@ def usage(
     ] = None,
     output: Output = None,
 ) -> None:
-    """Show requests and tokens by model, device, release or day."""
+    """Show requests, tokens and times by model, key, device and more.
+
+    P50 and P99 are estimates over all devices: half of the requests, and all but one in a hundred, got their first
+    token within that time."""
     from edgectl.inventory import queries
 
     settings, form = settings_of(ctx), form_of(ctx, output)
@@ -46,9 +51,15 @@ def usage(
         Column("requests", "REQUESTS", "count"),
         Column("failures", "FAILED", "count"),
         Column("prompt_tokens", "TOKENS IN", "count"),
+        Column("cached_tokens", "CACHED", "count"),
         Column("completion_tokens", "TOKENS OUT", "count"),
         Column("mean_ttft_ms", "FIRST TOKEN", "milliseconds"),
+        Column("p50_ttft_ms", "P50", "milliseconds"),
+        Column("p99_ttft_ms", "P99", "milliseconds"),
         Column("mean_duration_ms", "DURATION", "milliseconds"),
+        Column("mean_queue_ms", "QUEUED", "milliseconds", wide=True),
+        Column("p99_queue_ms", "QUEUED P99", "milliseconds", wide=True),
+        Column("p50_inter_token_ms", "TOKEN TO TOKEN", "milliseconds", wide=True),
     )
     emit(rows, columns, form)
 

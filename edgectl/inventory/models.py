@@ -208,8 +208,9 @@ class RejectedRecordRow(SQLModel, table=True):
 
 
 class UsageRow(SQLModel, table=True):
-    """What one model did on one device under one release in one minute (its start, seconds since the epoch).
-    `ttft_ms` and `duration_ms` are sums over the requests."""
+    """What one model (or one adapter of it) did on one device for one API key under one release in one minute
+    (its start, seconds since the epoch). `ttft_ms`, `duration_ms` and `queue_ms` are sums over the requests, the
+    histograms JSON arrays of counts."""
 
     __tablename__ = "usage"
     __table_args__ = (Index("usage_minute", "minute"),)
@@ -217,14 +218,26 @@ class UsageRow(SQLModel, table=True):
     device_id: int = Field(primary_key=True, foreign_key="device.id")
     minute: int = Field(primary_key=True)
     model: str = Field(primary_key=True)
+    adapter: str = Field(primary_key=True)
+    key_id: str = Field(primary_key=True)
     release_number: int = Field(primary_key=True)
     release_digest: str = Field(primary_key=True)
     requests: int
     failures: int
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
     ttft_ms: int
     duration_ms: int
+    queue_ms: int
+    finish_stop: int
+    finish_length: int
+    finish_tool_calls: int
+    finish_cancelled: int
+    finish_error: int
+    ttft_histogram: str
+    inter_token_histogram: str
+    queue_histogram: str
 
 
 class DeviceUsageRow(SQLModel, table=True):

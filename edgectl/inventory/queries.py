@@ -6,16 +6,18 @@ whose keys are the views' documented columns (views.sql).
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from agent_daemon.contract.histogram import EMPTY, Histogram
 from edgectl.errors import InventoryError
 from edgectl.inventory import database, preparation
 
 Row = dict[str, Any]
-UsageKey = Literal["model", "device", "release", "day"]
+UsageKey = Literal["model", "adapter", "key", "device", "release", "day"]
 
 _FLAGS = ("attention", "simulated_offload")
 _DOCUMENTS = ("labels", "transport")
@@ -25,6 +27,9 @@ _JSON_FORMS = {
 }
 _USAGE_KEYS: dict[UsageKey, str] = {
     "model": "model",
+    # As clients ask for it.
+    "adapter": "model || CASE adapter WHEN '' THEN '' ELSE ':' || adapter END",
+    "key": "nullif(key_id, '')",
     "device": "device",
     "release": "release",
     "day": "date(minute, 'unixepoch')",
@@ -99,22 +104,57 @@ def history(connection: sqlite3.Connection, device: str | None = None, limit: in
 
 
 def usage(connection: sqlite3.Connection, by: UsageKey, since: float | None = None) -> list[Row]:
-    """Sums of usage by model, device, release or day (UTC), most requests first (days in order).
+    """Sums of usage by model, adapter (as clients ask for it: `model:adapter`), API key (its id, None where none
+    was needed), device, release or day (UTC), most requests first (days in order).
 
-    `since` is seconds since the epoch; a minute counts when it began then or later. Each row has the key,
-    requests, failures, prompt_tokens, completion_tokens, and the means mean_ttft_ms and mean_duration_ms
-    (None without requests).
+    `since` is seconds since the epoch; a minute counts when it began then or later. Each row has the key, the
+    sums of `usage_by_minute`'s counts, the histograms as lists, and of the milliseconds to the first token, from
+    token to token and in the queue the estimated quantiles `p50_…_ms` and `p99_…_ms` (None where nothing was
+    measured); and the means mean_ttft_ms, mean_duration_ms and mean_queue_ms (None without requests).
     """
     order = "1" if by == "day" else "requests DESC, 1"
-    return _rows(
+    connection.create_aggregate("sum_histograms", 1, _SumHistograms)
+    rows = _rows(
         connection,
-        f"""SELECT {_USAGE_KEYS[by]} AS "{by}", sum(requests) AS requests, sum(failures) AS failures,
-                   sum(prompt_tokens) AS prompt_tokens, sum(completion_tokens) AS completion_tokens,
-                   sum(ttft_ms) * 1.0 / nullif(sum(requests), 0) AS mean_ttft_ms,
-                   sum(duration_ms) * 1.0 / nullif(sum(requests), 0) AS mean_duration_ms
+        f"""SELECT {_USAGE_KEYS[by]} AS "{by}", {", ".join(f"sum({name}) AS {name}" for name in _USAGE_COUNTS)},
+                   {", ".join(f"sum({name}_ms) * 1.0 / nullif(sum(requests), 0) AS mean_{name}_ms" for name in _MEANS)},
+                   {", ".join(f"sum_histograms({name}_histogram) AS {name}_histogram" for name in _MEASURED)}
             FROM usage_by_minute WHERE minute >= :since GROUP BY 1 ORDER BY {order}""",  # noqa: S608
         {"since": 0 if since is None else since},
     )
+    for row in rows:
+        for name in _MEASURED:
+            histogram = Histogram.parse(row[f"{name}_histogram"])
+            row[f"{name}_histogram"] = list(histogram.counts)
+            for percent in (50, 99):
+                seconds = histogram.quantile(percent / 100)
+                row[f"p{percent}_{name}_ms"] = None if seconds is None else round(seconds * 1000, 3)
+    return rows
+
+
+_USAGE_COUNTS = (
+    *("requests", "failures", "prompt_tokens", "cached_tokens", "completion_tokens"),
+    *("finish_stop", "finish_length", "finish_tool_calls", "finish_cancelled", "finish_error"),
+)
+_MEANS = ("ttft", "duration", "queue")
+_MEASURED = ("ttft", "inter_token", "queue")
+
+
+class _SumHistograms:
+    """SQLite's aggregate of histograms. Minutes with few requests look much alike, so each text is read once."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+
+    def step(self, text: Any) -> None:
+        self._seen[text] += 1
+
+    def finalize(self) -> Any:
+        # Plain lists, because a large fleet has hundreds of thousands of these; they were looked at when stored.
+        sums = list(EMPTY.counts)
+        for text, times in self._seen.items():
+            sums = [one + times * more for one, more in zip(sums, json.loads(text), strict=True)]
+        return json.dumps(sums)
 
 
 _OUTCOME_KEYS = ("device", "release", "outcome", "reason", "bytes_moved", "seconds", "at")

@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent_daemon.contract.wire import (
+    USAGE_HISTOGRAMS,
+    USAGE_SUMS,
     ActivationEvent,
     Facts,
     Heartbeat,
@@ -57,11 +59,17 @@ def read(record: Record) -> Body | Rejected:
         where = ".".join(str(part) for part in first["loc"]) or "the record"
         return Rejected(f"{where}: {first['msg']}")
     if isinstance(body, Usage):
-        counts = body.model_dump(exclude={"model", "release"})
-        wrong = [name for name, count in counts.items() if not 0 <= count <= LARGEST_COUNT]
-        if wrong:
-            return Rejected(f"{wrong[0]}: {counts[wrong[0]]} is not a count")
+        for name, value in body.model_dump(
+            include={"minute", "number", *USAGE_SUMS, *USAGE_HISTOGRAMS}
+        ).items():
+            wrong = [count for count in _counts(value) if not 0 <= count <= LARGEST_COUNT]
+            if wrong:
+                return Rejected(f"{name}: {wrong[0]} is not a count")
     return body
+
+
+def _counts(value: Any) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _storable(value: Any) -> bool:

@@ -1,10 +1,14 @@
 """The repository's part for reports: what devices tell, stored once however often it is told."""
 
 import time
+from typing import Any
 
 from sqlmodel import Session, col, select
 
+from agent_daemon.contract.histogram import EMPTY, Histogram
 from agent_daemon.contract.wire import (
+    USAGE_HISTOGRAMS,
+    USAGE_SUMS,
     Ack,
     ActivationEvent,
     CheckIn,
@@ -145,31 +149,34 @@ class _Intake:
                 )
 
     def _add_usage(self, usage: Usage) -> None:
-        key = (self._id, usage.minute, usage.model, usage.number, usage.release)
-        row = self._session.get(UsageRow, key) or UsageRow(
-            device_id=self._id,
-            minute=usage.minute,
-            model=usage.model,
-            release_number=usage.number,
-            release_digest=usage.release,
-            **_ZERO,
+        key: dict[str, Any] = {
+            "device_id": self._id,
+            "minute": usage.minute,
+            "model": usage.model,
+            "adapter": usage.adapter,
+            "key_id": usage.key,
+            "release_number": usage.number,
+            "release_digest": usage.release,
+        }
+        row = self._session.get(UsageRow, key) or UsageRow(**key, **_NOTHING)
+        for name in USAGE_HISTOGRAMS:
+            sent = Histogram(getattr(usage, name))
+            setattr(row, name, (Histogram.parse(getattr(row, name)) + sent).text())
+        total = self._session.get(DeviceUsageRow, self._id) or DeviceUsageRow(
+            device_id=self._id, **dict.fromkeys(_DEVICE_SUMS, 0)
         )
-        total = self._session.get(DeviceUsageRow, self._id) or DeviceUsageRow(device_id=self._id, **_ZERO)
-        for sums in (row, total):
-            for name in _ZERO:
+        for sums, names in ((row, USAGE_SUMS), (total, _DEVICE_SUMS)):
+            for name in names:
                 setattr(sums, name, getattr(sums, name) + getattr(usage, name))
             self._session.add(sums)
         # The identity map finds only what was flushed: a second row of this minute must find the first.
         self._session.flush()
 
 
-_ZERO = {
-    "requests": 0,
-    "failures": 0,
-    "prompt_tokens": 0,
-    "completion_tokens": 0,
-    "ttft_ms": 0,
-    "duration_ms": 0,
+_DEVICE_SUMS = ("requests", "failures", "prompt_tokens", "completion_tokens", "ttft_ms", "duration_ms")
+_NOTHING: dict[str, Any] = {
+    **dict.fromkeys(USAGE_SUMS, 0),
+    **dict.fromkeys(USAGE_HISTOGRAMS, EMPTY.text()),
 }
 
 

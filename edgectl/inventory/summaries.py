@@ -39,8 +39,10 @@ def gpu_note(facts: Facts) -> str | None:
 
 
 def heartbeat_columns(heartbeat: Heartbeat) -> dict[str, Any]:
-    """Columns of `device_heartbeat`. Workers that are on their way out do not count."""
+    """Columns of `device_heartbeat`. Workers that are on their way out do not count, and those that a request
+    would load count as served only: they are not missing from memory."""
     staying = [worker for worker in heartbeat.workers if worker.state not in _LEAVING]
+    needed = [worker for worker in staying if not _at_rest(worker)]
     names = [name for worker in staying for name in worker.models]
     speeds = [worker.tokens_per_second for worker in staying if worker.tokens_per_second is not None]
     return {
@@ -51,16 +53,25 @@ def heartbeat_columns(heartbeat: Heartbeat) -> dict[str, Any]:
         "models": ", ".join(names) or None,
         "memory": ", ".join(sorted({worker.memory for worker in staying})) or None,
         "workers": json.dumps([worker.model_dump(mode="json") for worker in heartbeat.workers]),
-        "workers_total": len(staying),
-        "workers_ready": sum(worker.state is WorkerState.READY for worker in staying),
-        "predicted_bytes": total(worker.predicted_bytes for worker in staying),
-        "measured_bytes": total(measured(worker) for worker in staying),
+        "workers_total": len(needed),
+        "workers_ready": sum(worker.state is WorkerState.READY for worker in needed),
+        "predicted_bytes": total(worker.predicted_bytes for worker in needed),
+        "measured_bytes": total(measured(worker) for worker in needed),
         "ram_available": heartbeat.ram_available,
         "tokens_per_second": max(speeds, default=None),
         "simulated_offload": any(worker.simulated_offload for worker in staying),
         "problem": next((worker.error for worker in staying if worker.error), None),
         "reports_dropped": heartbeat.spool_dropped,
     }
+
+
+def _at_rest(worker: WorkerStatus) -> bool:
+    """Whether a worker is not in memory because nobody asks for it, or only just has. One that failed is not: it
+    should be seen."""
+    if worker.error is not None:
+        return False
+    loading = worker.on_demand and worker.state is WorkerState.STARTING
+    return loading or worker.state is WorkerState.UNLOADED
 
 
 def measured(worker: WorkerStatus) -> int | None:

@@ -41,7 +41,8 @@ WHERE d.removed_at IS NULL;
 --   release (`r12`), release_number, release_digest   what is active, by the device's own account
 --   models (names, comma-separated), memory (`vram`, `ram`, or both: where they are)
 --   predicted_bytes, measured_bytes   of the memory chosen, over all workers
---   workers_total, workers_ready, tokens_per_second (best of its workers), problem (a worker's error)
+--   workers_total, workers_ready   of those that should be in memory now: not what a request would load first
+--   tokens_per_second (best of its workers), problem (a worker's error)
 --   reports_dropped   reports that the device had to throw away since nobody collected them (NULL: no heartbeat yet)
 --   requests, failures, prompt_tokens, completion_tokens   since the device was added
 --   outcome, outcome_reason, outcome_release, outcome_at   the latest rollout on this device
@@ -69,7 +70,7 @@ FROM (
            WHEN d.last_seen IS NULL THEN 'unknown'
            WHEN h.state IN ('activating', 'probing') THEN 'activating'
            WHEN h.state IN ('reverting', 'reverted', 'revert_failed') THEN h.state
-           WHEN h.active_digest IS NOT NULL AND h.workers_total > 0 AND h.workers_ready = h.workers_total
+           WHEN h.active_digest IS NOT NULL AND h.models IS NOT NULL AND h.workers_ready = h.workers_total
              THEN 'serving'
            WHEN h.active_digest IS NOT NULL THEN 'degraded'
            WHEN h.state IN ('staging', 'staged') THEN 'staging'
@@ -117,25 +118,65 @@ LEFT JOIN rollout_outcome o ON o.rollout_id = r.id
 LEFT JOIN device d ON d.id = o.device_id
 LEFT JOIN release l ON l.number = coalesce(o.release_number, r.release_number);
 
--- usage_by_minute: one row per minute (its start), model, release and device; also of devices since removed.
---   minute, model, release (`r12`), device, requests, failures, prompt_tokens, completion_tokens
---   ttft_ms, duration_ms   sums over the requests: divide by `requests` for a mean
+-- usage_by_minute: one row per minute (its start), model, adapter, API key, release and device; also of devices since
+-- removed.
+--   minute, model, adapter ('' for none), key_id (of the API key; '' where none was needed), release (`r12`), device
+--   requests, failures, prompt_tokens, cached_tokens (those of them that need not be computed), completion_tokens
+--   ttft_ms, duration_ms, queue_ms   sums over the requests: divide by `requests` for a mean
+--   finish_stop, finish_length, finish_tool_calls, finish_cancelled, finish_error   requests by how they ended
+--   ttft_histogram, inter_token_histogram, queue_histogram   JSON arrays of counts that add up, place by place: requests
+--                   by their seconds to the first token, from token to token (mean), and until a sequence was free.
+--                   What the places stand for is in usage_times.
+--   Agents before these were counted left queue_ms, finish_… and the histograms at 0.
 CREATE VIEW usage_by_minute AS
-SELECT u.minute, u.model, 'r' || u.release_number AS release, d.name AS device,
-       u.requests, u.failures, u.prompt_tokens, u.completion_tokens, u.ttft_ms, u.duration_ms
+SELECT u.minute, u.model, u.adapter, u.key_id, 'r' || u.release_number AS release, d.name AS device,
+       u.requests, u.failures, u.prompt_tokens, u.cached_tokens, u.completion_tokens,
+       u.ttft_ms, u.duration_ms, u.queue_ms,
+       u.finish_stop, u.finish_length, u.finish_tool_calls, u.finish_cancelled, u.finish_error,
+       u.ttft_histogram, u.inter_token_histogram, u.queue_histogram
 FROM usage u
 JOIN device d ON d.id = u.device_id;
 
--- usage_by_model: one row per model; all time, all devices.
---   model, devices (how many served it), requests, failures, prompt_tokens, completion_tokens,
---   ttft_ms, duration_ms (sums), first_minute, last_minute
+-- usage_by_model: one row per model; all time, all devices, with and without adapters.
+--   model, devices (how many served it), adapters (how many were asked for), keys (how many asked)
+--   requests, failures, prompt_tokens, cached_tokens, completion_tokens, ttft_ms, duration_ms, queue_ms,
+--   finish_stop, finish_length, finish_tool_calls, finish_cancelled, finish_error   sums
+--   first_minute, last_minute
 CREATE VIEW usage_by_model AS
-SELECT u.model, count(DISTINCT u.device_id) AS devices, sum(u.requests) AS requests, sum(u.failures) AS failures,
-       sum(u.prompt_tokens) AS prompt_tokens, sum(u.completion_tokens) AS completion_tokens,
-       sum(u.ttft_ms) AS ttft_ms, sum(u.duration_ms) AS duration_ms,
+SELECT u.model, count(DISTINCT u.device_id) AS devices, count(DISTINCT nullif(u.adapter, '')) AS adapters,
+       count(DISTINCT nullif(u.key_id, '')) AS keys,
+       sum(u.requests) AS requests, sum(u.failures) AS failures,
+       sum(u.prompt_tokens) AS prompt_tokens, sum(u.cached_tokens) AS cached_tokens,
+       sum(u.completion_tokens) AS completion_tokens,
+       sum(u.ttft_ms) AS ttft_ms, sum(u.duration_ms) AS duration_ms, sum(u.queue_ms) AS queue_ms,
+       sum(u.finish_stop) AS finish_stop, sum(u.finish_length) AS finish_length,
+       sum(u.finish_tool_calls) AS finish_tool_calls, sum(u.finish_cancelled) AS finish_cancelled,
+       sum(u.finish_error) AS finish_error,
        min(u.minute) AS first_minute, max(u.minute) AS last_minute
 FROM usage u
 GROUP BY u.model;
+
+-- usage_times: the histograms taken apart; one row per model, what was measured, and bucket; all time, all devices.
+--   model
+--   measured   ttft (to the first token), inter_token (from token to token, a request's mean), queue (until a sequence
+--              was free)
+--   bucket (its place, from 0), above, up_to   seconds: above the one, up to the other (NULL: however many)
+--   requests   in this bucket, not counting those before it
+CREATE VIEW usage_times AS
+WITH bound (bucket, above, up_to) AS (
+  VALUES (0, 0, 0.002), (1, 0.002, 0.005), (2, 0.005, 0.01), (3, 0.01, 0.02), (4, 0.02, 0.05), (5, 0.05, 0.1),
+         (6, 0.1, 0.2), (7, 0.2, 0.5), (8, 0.5, 1), (9, 1, 2), (10, 2, 5), (11, 5, 10), (12, 10, 20), (13, 20, 50),
+         (14, 50, 100), (15, 100, 300), (16, 300, NULL)
+), counted (model, measured, bucket, requests) AS (
+  SELECT u.model, 'ttft', j.key, sum(j.value) FROM usage u, json_each(u.ttft_histogram) j GROUP BY 1, 3
+  UNION ALL
+  SELECT u.model, 'inter_token', j.key, sum(j.value) FROM usage u, json_each(u.inter_token_histogram) j GROUP BY 1, 3
+  UNION ALL
+  SELECT u.model, 'queue', j.key, sum(j.value) FROM usage u, json_each(u.queue_histogram) j GROUP BY 1, 3
+)
+SELECT c.model, c.measured, c.bucket, b.above, b.up_to, c.requests
+FROM counted c
+JOIN bound b ON b.bucket = c.bucket;
 
 -- events: what devices told, each once.
 --   device, kind (activation, worker, rejected), sent_at (the device's clock), received_at

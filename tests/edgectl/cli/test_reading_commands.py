@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from agent_daemon.contract.histogram import Histogram
 from agent_daemon.contract.wire import Outcome
 from edgectl.cli.usage import age_seconds
 from edgectl.errors import UsageError
@@ -66,11 +68,35 @@ def test_history_as_json(fleet: Repository, edgectl: Run) -> None:
 
 
 def test_usage_as_table_and_json(fleet: Repository, edgectl: Run) -> None:
-    fleet.ingest("d1", check_in(usage(1, 4, prompt_tokens=1200, ttft_ms=400, duration_ms=8000)))
-    _, line = edgectl("usage").out.splitlines()
-    assert line.split() == ["chat", "4", "0", "1,200", "0", "100ms", "2.0s"]
+    first = Histogram.of([0.03, 0.03, 0.03, 4.0]).counts
+    told = {"prompt_tokens": 1200, "cached_tokens": 900, "ttft_ms": 400, "duration_ms": 8000}
+    fleet.ingest("d1", check_in(usage(1, 4, **told, ttft_histogram=first)))
+    head, line = edgectl("usage").out.splitlines()
+    assert re.split("  +", head) == [
+        *("MODEL", "REQUESTS", "FAILED", "TOKENS IN", "CACHED", "TOKENS OUT"),
+        *("FIRST TOKEN", "P50", "P99", "DURATION"),
+    ]
+    assert line.split() == ["chat", "4", "0", "1,200", "900", "0", "100ms", "40ms", "4.9s", "2.0s"]
     (row,) = json.loads(edgectl("usage", "--by", "device", "-o", "json").out)
     assert (row["device"], row["requests"], row["mean_ttft_ms"]) == ("d1", 4, 100.0)
+    assert (row["cached_tokens"], row["p50_ttft_ms"], row["p99_ttft_ms"]) == (900, 40.0, 4880.0)
+    assert row["ttft_histogram"] == list(first)
+
+
+def test_usage_by_adapter_and_key(fleet: Repository, edgectl: Run) -> None:
+    fleet.ingest("d1", check_in(usage(1, 4), usage(2, 3, adapter="legal", key="0123456789ab")))
+    assert [line.split()[:2] for line in edgectl("usage", "--by", "adapter").out.splitlines()] == [
+        ["ADAPTER", "REQUESTS"],
+        ["chat", "4"],
+        ["chat:legal", "3"],
+    ]
+    head, *lines = edgectl("usage", "--by", "key", "-o", "wide").out.splitlines()
+    assert head.endswith("QUEUED  QUEUED P99  TOKEN TO TOKEN")
+    assert [line.split()[:2] for line in lines] == [["-", "4"], ["0123456789ab", "3"]]
+    assert [row["key"] for row in json.loads(edgectl("usage", "--by", "key", "-o", "json").out)] == [
+        None,
+        "0123456789ab",
+    ]
 
 
 def test_usage_since(fleet: Repository, edgectl: Run) -> None:

@@ -40,7 +40,7 @@ def test_a_new_inventory_is_created_for_its_owner_alone(path: Path) -> None:
     assert database.inspect(path) is Condition.CURRENT
     assert path.stat().st_mode & 0o777 == 0o600
     assert run(path, "PRAGMA journal_mode") == [("wal",)]
-    assert run(path, "SELECT revision, edgectl_version FROM schema_change") == [("0003", "0.1.0")]
+    assert run(path, "SELECT revision, edgectl_version FROM schema_change") == [("0004", "0.1.0")]
     assert [file.name for file in path.parent.iterdir() if "before" in file.name] == []
 
 
@@ -77,19 +77,53 @@ def test_an_older_inventory_is_copied_and_migrated_with_its_data(path: Path) -> 
         rows = queries.device_status(connection)
     assert [(row["name"], row["requests"]) for row in rows] == [("d1", 6), ("d2", 0)]
 
-    copy = path.with_name("inventory.db.before-0003")
+    copy = path.with_name("inventory.db.before-0004")
     assert run(copy, "SELECT version_num FROM alembic_version") == [("0001",)]
     assert run(copy, "SELECT sum(requests) FROM usage") == [(6,)]
     assert copy.stat().st_mode & 0o777 == 0o600
 
 
+def test_usage_of_0003_is_kept_row_by_row(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    migrate.migrate(path, "0003")
+    run(path, "INSERT INTO device (id, name, transport, labels, added_at) VALUES (1, 'd1', '{}', '{}', 1.0)")
+    kept = [
+        (1, minute, model, number, f"sha256:{number}", 3 + number, 1, 30, 20, 500, minute)
+        for minute in (60, 120)
+        for model in ("chat", "embed")
+        for number in (1, 2)
+    ]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(f"INSERT INTO usage VALUES ({', '.join('?' * 11)})", kept)
+        # One of people's own, over a view that is away while tables change.
+        connection.execute("CREATE VIEW mine AS SELECT sum(requests) AS asked FROM usage_by_minute")
+    preparation.prepare(path)
+    columns = (
+        "device_id, minute, model, release_number, release_digest, requests, failures, prompt_tokens, "
+        "completion_tokens, ttft_ms, duration_ms"
+    )
+    assert run(path, f"SELECT {columns} FROM usage ORDER BY minute, model, release_number") == kept
+    others = (
+        "adapter, key_id, cached_tokens, queue_ms, finish_stop, finish_error, ttft_histogram, queue_histogram"
+    )
+    none = str([0] * 17).replace(" ", "")
+    assert set(run(path, f"SELECT {others} FROM usage")) == {("", "", 0, 0, 0, 0, none, none)}
+    assert run(path, "SELECT asked FROM mine") == [(sum(row[5] for row in kept),)]
+    with queries.reading(path) as connection:
+        (chat, embed) = queries.usage(connection, "adapter")
+    assert (chat["adapter"], chat["requests"], embed["requests"]) == ("chat", 18, 18)
+    assert run(
+        path, "SELECT name FROM sqlite_master WHERE tbl_name = 'usage' AND type = 'index' AND sql <> ''"
+    ) == [("usage_minute",)]
+
+
 def test_a_copy_that_is_there_already_is_never_overwritten(path: Path) -> None:
     old_inventory(path)
-    precious = path.with_name("inventory.db.before-0003")
+    precious = path.with_name("inventory.db.before-0004")
     precious.write_text("an earlier copy")
     preparation.prepare(path)
     assert precious.read_text() == "an earlier copy"
-    assert run(path.with_name("inventory.db.before-0003.1"), "SELECT count(*) FROM device") == [(2,)]
+    assert run(path.with_name("inventory.db.before-0004.1"), "SELECT count(*) FROM device") == [(2,)]
 
 
 def test_reading_an_older_inventory_migrates_it_first(path: Path) -> None:
@@ -138,7 +172,7 @@ def test_a_file_that_is_no_database_is_refused_untouched(path: Path, content: by
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("revision", [None, "0001", "0003"])
+@pytest.mark.parametrize("revision", [None, "0001", "0004"])
 def test_another_applications_database_is_refused_untouched(path: Path, revision: str | None) -> None:
     path.parent.mkdir()
     run(path, "CREATE TABLE bookmarks (url TEXT)")

@@ -160,6 +160,16 @@ def test_an_unknown_device_stores_nothing(inventory: Repository, path: Path) -> 
             ("chat, b", "ram", 2, 1, 200, None),
         ),
         ([worker(state="draining"), worker(models=["b"])], ("b", "ram", 1, 1, 100, 120)),
+        (
+            [worker(), worker(models=["b"], state="unloaded", ram_bytes=None)],
+            ("chat, b", "ram", 1, 1, 100, 120),
+        ),
+        ([worker(state="starting", on_demand=True, ram_bytes=None)], ("chat", "ram", 0, 0, None, None)),
+        ([worker(state="starting", ram_bytes=None)], ("chat", "ram", 1, 0, 100, None)),
+        (
+            [worker(state="unloaded", error="it ended", ram_bytes=None)],
+            ("chat", "ram", 1, 0, 100, None),
+        ),
     ],
 )
 def test_a_heartbeat_is_summed_up_without_inventing_anything(
@@ -168,6 +178,22 @@ def test_a_heartbeat_is_summed_up_without_inventing_anything(
     desk.ingest("desk", check_in(serving(1, *workers)))
     columns = "models, memory, workers_total, workers_ready, predicted_bytes, measured_bytes"
     assert select(path, f"SELECT {columns} FROM device_heartbeat") == [expected]
+
+
+@pytest.mark.parametrize(
+    ("workers", "state"),
+    [
+        ([worker(state="unloaded", on_demand=True)], "serving"),
+        ([worker(), worker(models=["b"], state="unloaded")], "serving"),
+        ([worker(), worker(models=["b"], state="unloaded", error="llama.cpp gave no reason")], "degraded"),
+        ([worker(state="draining")], "degraded"),
+    ],
+)
+def test_a_device_is_not_degraded_by_a_model_that_waits_to_be_asked_for(
+    desk: Repository, path: Path, workers: list[dict[str, object]], state: str
+) -> None:
+    desk.ingest("desk", check_in(serving(1, *workers)))
+    assert select(path, "SELECT known_state FROM device_status") == [(state,)]
 
 
 @st.composite
