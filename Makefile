@@ -10,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready$(if $(EDGECTL_ENGINE_INDEX),-$(firstword $(shell printf %s '$(EDGECTL_ENGINE_INDEX)' | cksum)))
 PINS := requirements/dev.txt requirements/model.txt $(wildcard edgectl/bundle/pins/*.txt)
 
-.PHONY: help setup demo test lint docs bench pins clean lab-up lab-down
+.PHONY: help setup demo test lint docs bench bench-serve soak pins clean lab-up lab-down
 
 help:
 	@echo "make demo    set up, serve a model on this machine, ask it a question, stop"
@@ -20,9 +20,11 @@ help:
 	@echo "make setup   only make .venv, with edgectl and edgectl-agent in it"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks in tests/bench"
+	@echo "make bench-serve  our serving beside other servers (tests/bench/README.md; ARGS=--quick and more)"
+	@echo "make soak    mixed load for half an hour, and what must hold all the same (ARGS='--minutes 5')"
 	@echo "make docs    write docs/cli.md from the commands"
 	@echo "make pins    compile requirements/*.in and edgectl/bundle/pins/*.in anew"
-	@echo "make clean   remove .venv (compiled engines stay in the cache)"
+	@echo "make clean   remove .venv and .venv-bench (compiled engines stay in the cache)"
 
 setup: $(STAMP)
 
@@ -49,6 +51,12 @@ bench: setup
 	$(BIN)/python tests/bench/bench_idle.py
 	$(BIN)/python tests/bench/bench_threads.py
 
+bench-serve: setup
+	@$(BIN)/python -m tests.bench.serve $(ARGS)
+
+soak: setup
+	@$(BIN)/python -m tests.bench.serve.soak $(ARGS)
+
 N ?= 3
 
 lab-up: setup
@@ -61,4 +69,4 @@ pins:
 	@$(PYTHON) scripts/pins.py
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-bench

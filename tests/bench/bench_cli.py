@@ -77,7 +77,9 @@ def make_inventory(path: Path, devices: int) -> None:
             ((i, "reverted" if i % 500 == 0 else "succeeded", now) for i in ids),
         )
         connection.executemany(
-            "INSERT INTO usage VALUES (?, ?, 'chat', 3, ?, 5, 0, 400, 300, 900, 6000)",
+            "INSERT INTO usage VALUES (?, ?, 'chat', '', '', 3, ?, 5, 0, 400, 90, 300, 900, 6000, 50, 5, 0, 0, 0, 0, "
+            "'[0,0,0,0,0,0,4,1,0,0,0,0,0,0,0,0,0]', '[0,0,1,4,0,0,0,0,0,0,0,0,0,0,0,0,0]', "
+            "'[5,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]')",
             ((i, int(now) // 60 * 60 - 60 * m, digest) for i in ids for m in range(USAGE_MINUTES)),
         )
         connection.execute(

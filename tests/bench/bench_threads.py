@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from agent_daemon.contract.release import Sampling
-from agent_daemon.worker_messages import Done, Generate, Load, Ready, parse_event
+from agent_daemon.worker_messages import CHUNK, HEAD, Done, Event, Generate, Load, Ready, parse_event
 from tests.support.models import quickstart_model
 
 WAYS = {
@@ -50,7 +51,7 @@ def chats(environment: dict[str, str]) -> float:
         worker = subprocess.Popen(
             command, pass_fds=(theirs.fileno(),), stderr=subprocess.DEVNULL, env=plain | environment
         )
-    with ours, ours.makefile("rb") as lines:
+    with ours, ours.makefile("rb") as frames:
         ours.sendall(
             Load(
                 path=str(quickstart_model()),
@@ -60,9 +61,9 @@ def chats(environment: dict[str, str]) -> float:
                 kv_type="f16",
                 gpu_layers=0,
                 threads=2,
-            ).line()
+            ).frame()
         )
-        assert isinstance(parse_event(lines.readline()), Ready)
+        assert isinstance(_event(frames), Ready)
         began, left = time.monotonic(), 2
         for number in range(2):
             ours.sendall(
@@ -71,13 +72,20 @@ def chats(environment: dict[str, str]) -> float:
                     prompt="1 2 3 4 5 6 7 8 9 10 11 12",
                     sampling=Sampling(temperature=0),
                     max_tokens=50,
-                ).line()
+                ).frame()
             )
         while left:
-            left -= isinstance(parse_event(lines.readline()), Done)
+            left -= isinstance(_event(frames), Done)
         seconds = time.monotonic() - began
     worker.wait()
     return seconds
+
+
+def _event(frames: BinaryIO) -> Event | None:
+    """What the next frame says; None for a chunk of a stream."""
+    kind, _request, length = HEAD.unpack(frames.read(HEAD.size))
+    body = frames.read(length)
+    return None if kind == CHUNK else parse_event(body)
 
 
 @contextmanager
