@@ -7,8 +7,9 @@ there. `activator.py` performs it. A pair that is not in the table cannot happen
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent_daemon.contract.release import DeviceRelease, Strategy
+from agent_daemon.contract.release import DeviceRelease, ServedModel, Strategy
 from agent_daemon.contract.wire import ActivationState as S
+from agent_daemon.room import FreeMemory, Need, need, short
 
 MIB = 1024 * 1024
 
@@ -73,15 +74,6 @@ def transition(state: S, happening: Happening) -> Transition:
         raise ValueError(f"{happening} cannot happen to an operation that is {state}") from None
 
 
-@dataclass(frozen=True)
-class FreeMemory:
-    """Bytes that are free right now. None: unknown, which is treated as not enough for two releases at once."""
-
-    ram: int | None
-    vram: dict[str, int | None]
-    """By GPU uuid."""
-
-
 def choose_strategy(new: DeviceRelease, running: frozenset[str], free: FreeMemory) -> Strategy:
     """`handover` when `new` fits beside the workers that run now, else `replace`. A release that names a
     strategy gets it."""
@@ -90,30 +82,39 @@ def choose_strategy(new: DeviceRelease, running: frozenset[str], free: FreeMemor
     return Strategy.HANDOVER if fits_beside(new, running, free) else Strategy.REPLACE
 
 
+def resident(release: DeviceRelease) -> tuple[ServedModel, ...]:
+    """The models that are in memory from the activation on. A worker that several names share is resident if one of
+    them wants it to be."""
+    keys = {model.engine_key() for model in release.models if not model.residency.on_demand}
+    return tuple(model for model in release.models if model.engine_key() in keys)
+
+
+def on_demand(release: DeviceRelease) -> tuple[ServedModel, ...]:
+    """The models that the first request loads: all others."""
+    keys = {model.engine_key() for model in resident(release)}
+    return tuple(model for model in release.models if model.engine_key() not in keys)
+
+
 def fits_beside(new: DeviceRelease, running: frozenset[str], free: FreeMemory) -> bool:
-    """Whether everything that `new` needs besides the workers that already run (`running`, engine keys) fits
-    into the memory that is free beside them."""
-    ram, vram = _needs(new, running)
-    if free.ram is None or ram > free.ram:
-        return False
-    return all((free.vram.get(uuid) or 0) >= need for uuid, need in vram.items())
+    """Whether what `new` holds in memory at once, besides the workers that already run (`running`, engine keys),
+    fits into the memory that is free beside them: its resident models, and one of those on demand."""
+    return not short(_needs(new, running), free)
 
 
-def _needs(release: DeviceRelease, running: frozenset[str]) -> tuple[int, dict[str, int]]:
-    ram = 0
-    vram: dict[str, int] = {}
-    counted: set[str] = set(running)
-    for model in release.models:
-        if model.engine_key() in counted:
-            continue
-        counted.add(model.engine_key())
-        predicted, uuid = model.placement.predicted, model.placement.gpu_uuid
-        if model.placement.memory == "vram":
-            vram[uuid or ""] = vram.get(uuid or "", 0) + predicted.total
-            ram += predicted.host
-        else:
-            ram += predicted.total
-    return ram, vram
+def _needs(release: DeviceRelease, running: frozenset[str]) -> Need:
+    staying, coming_and_going = _workers(resident(release)), _workers(on_demand(release))
+    at_once = sum((taken for key, taken in staying.items() if key not in running), Need())
+    largest = Need()
+    for taken in coming_and_going.values():
+        largest = largest.or_more(taken)
+    # Those of them that are in memory make room for one another.
+    room = sum((taken for key, taken in coming_and_going.items() if key in running), Need())
+    return at_once + largest.less(room)
+
+
+def _workers(models: tuple[ServedModel, ...]) -> dict[str, Need]:
+    """What each worker takes, by its engine key: once, however many names share it."""
+    return {model.engine_key(): need(model.placement) for model in models}
 
 
 def memory_bound(predicted_total: int, margin: float) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from agent_daemon import probe
-from agent_daemon.activation import Action, FreeMemory, Happening, choose_strategy, fits_beside, transition
+from agent_daemon.activation import Action, Happening, choose_strategy, fits_beside, resident, transition
 from agent_daemon.contract.release import DeviceRelease, Strategy
 from agent_daemon.contract.wire import (
     TERMINAL_STATES,
@@ -23,14 +23,14 @@ from agent_daemon.contract.wire import (
 )
 from agent_daemon.errors import BlobsMissing, Conflict, NotFound, QuarantinedRelease, WorkerFailure
 from agent_daemon.journal import Journal
+from agent_daemon.residency import LOAD_SECONDS, Residents
+from agent_daemon.room import FreeMemory
 from agent_daemon.serving import Serving
 from agent_daemon.store import Store
 from agent_daemon.supervisor import Supervisor
 
 _DRAIN_SECONDS = 120.0
 """Longest time that a worker may take to finish what it is answering before it is ended."""
-_LOAD_SECONDS = 1800.0
-"""Longest time that all models of a release may take to load: 30 GiB from a slow disk, and no worker that hangs."""
 _MEMORY_WAIT_SECONDS = 15.0
 """Drivers give memory back some time after a process has ended."""
 _OUTCOMES = {
@@ -50,6 +50,7 @@ class Activator:
         journal: Journal,
         store: Store,
         supervisor: Supervisor,
+        residents: Residents,
         serving: Serving,
         free_memory: Callable[[], FreeMemory],
         publish: Callable[[], None],
@@ -57,6 +58,7 @@ class Activator:
         self._journal = journal
         self._store = store
         self._supervisor = supervisor
+        self._residents = residents
         self._serving = serving
         self._free_memory = free_memory
         self._publish = publish
@@ -204,6 +206,7 @@ class Activator:
             case Action.PROBE:
                 return await self._probe(operation)
             case Action.SERVE_NEW | Action.SERVE_OLD:
+                self._residents.keep(frozenset())
                 await self._serve_active()
                 self._unsettled = None
                 await self._end_others()
@@ -214,34 +217,35 @@ class Activator:
         return None, None
 
     async def _load(self, operation: Operation) -> tuple[Happening, str | None]:
+        """Everything that is to be resident. What is loaded on demand is loaded by the probe, each in its turn."""
         release = self._journal.release(operation.release)
-        running = self._supervisor.keys()
-        strategy = choose_strategy(release, running, self._free_memory())
+        strategy = choose_strategy(release, self._supervisor.running(), self._free_memory())
         operation = self._journal.choose(operation.id, strategy)
-        wanted = {model.engine_key() for model in release.models}
-        if strategy is Strategy.REPLACE and running - wanted:
+        staying = frozenset(model.engine_key() for model in resident(release))
+        if strategy is Strategy.REPLACE and self._supervisor.running() - staying:
             self._note(
                 operation, "not enough memory for both releases: requests wait while they are exchanged"
             )
             await self._serving.hold()
-            await self._supervisor.stop(running - wanted, drain=_DRAIN_SECONDS)
+            await self._supervisor.stop(self._supervisor.keys() - staying, drain=_DRAIN_SECONDS)
             await self._wait_for_memory(release)
+        self._residents.keep(staying)
         self._supervisor.start(release.models, restart=False)
-        deadline = asyncio.get_running_loop().time() + _LOAD_SECONDS
-        for model in release.models:
+        deadline = asyncio.get_running_loop().time() + LOAD_SECONDS
+        for model in resident(release):
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self._supervisor.wait_ready(model.engine_key())
+                    await self._residents.bring(model.engine_key())
             except WorkerFailure as error:
                 return Happening.FAILED, f"{model.name} could not be loaded: {error}"
             except TimeoutError:
-                return Happening.FAILED, f"{model.name} was not loaded within {_LOAD_SECONDS:g} s"
+                return Happening.FAILED, f"{model.name} was not loaded within {LOAD_SECONDS:g} s"
         return Happening.LOADED, None
 
     async def _wait_for_memory(self, release: DeviceRelease) -> None:
         """Waits for the driver to give back what the old workers held, for a while: then loading has to tell."""
         deadline = time.monotonic() + _MEMORY_WAIT_SECONDS
-        while not fits_beside(release, self._supervisor.keys(), self._free_memory()):
+        while not fits_beside(release, self._supervisor.running(), self._free_memory()):
             if time.monotonic() > deadline:
                 return
             await asyncio.sleep(0.2)
@@ -249,21 +253,24 @@ class Activator:
     async def _probe(self, operation: Operation) -> tuple[Happening, str | None]:
         release = self._journal.release(operation.release)
         try:
-            await probe.hold_probe(release, self._supervisor, lambda text: self._note(operation, text))
+            await probe.hold_probe(
+                release, self._supervisor, self._residents, lambda text: self._note(operation, text)
+            )
         except probe.ProbeFailed as failure:
             return Happening.FAILED, f"probe failed: {failure}"
         return Happening.PROBE_HELD, None
 
     async def _restore(self) -> tuple[Happening, str | None]:
         """The old release alone, and answering. Where nothing was served before, nothing is the old state."""
+        self._residents.keep(frozenset())
         await self._end_others()
         await self._serve_active()
         active = self._active_release()
         if active is None:
             return Happening.RESTORED, None
-        for model in active.models:
+        for model in resident(active):
             try:
-                await asyncio.wait_for(self._supervisor.wait_ready(model.engine_key()), active.probe.timeout)
+                await asyncio.wait_for(self._residents.bring(model.engine_key()), active.probe.timeout)
             except (WorkerFailure, TimeoutError) as error:
                 reason = str(error) or "it was not ready in time"
                 return Happening.RESTORE_FAILED, f"the old release did not come back: {model.name}: {reason}"

@@ -28,6 +28,7 @@ from agent_daemon.contract.wire import (
     StageRequest,
 )
 from agent_daemon.errors import AgentError, UsageProblem
+from agent_daemon.exposition import CONTENT_TYPE
 from agent_daemon.journal import Journal
 from agent_daemon.spool import Spool
 from agent_daemon.store import Store
@@ -41,11 +42,12 @@ _POLL = 0.1
 Detect = Callable[[], Awaitable[Facts]]
 Flush = Callable[[], Awaitable[None]]
 Examine = Callable[[], Awaitable[tuple[Check, ...]]]
+Scrape = Callable[[], Awaitable[str]]
 
 
 class ControlApi:
     """`detect` determines the facts anew; `flush` brings everything that is to be reported into the spool; `hub` says how
-    reporting to it goes; `examine` is what a doctor finds here."""
+    reporting to it goes; `examine` is what a doctor finds here; `metrics` is the page for Prometheus."""
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class ControlApi:
         flush: Flush,
         hub: Callable[[], HubStatus | None],
         examine: Examine,
+        metrics: Scrape,
     ) -> None:
         self._agent_id = agent_id
         self._journal = journal
@@ -72,6 +75,7 @@ class ControlApi:
         self._flush = flush
         self._hub = hub
         self._examine = examine
+        self._metrics = metrics
 
     async def hello(self, _request: Request) -> Response:
         return _answer(Hello(agent_version=__version__, agent_id=self._agent_id))
@@ -81,6 +85,9 @@ class ControlApi:
 
     async def checks(self, _request: Request) -> Response:
         return _answer(Checks(checks=await self._examine()))
+
+    async def metrics(self, _request: Request) -> Response:
+        return Response(await self._metrics(), headers={"Content-Type": CONTENT_TYPE})
 
     async def state(self, _request: Request) -> Response:
         state = device_state(self._agent_id, self._journal, self._store, self._activator, self._supervisor)
@@ -218,6 +225,7 @@ def build(api: ControlApi) -> Starlette:
             Route("/v1/hello", _safe(api.hello), methods=["GET"]),
             Route("/v1/facts", _safe(api.facts), methods=["GET"]),
             Route("/v1/checks", _safe(api.checks), methods=["GET"]),
+            Route("/metrics", _safe(api.metrics), methods=["GET"]),
             Route("/v1/state", _safe(api.state), methods=["GET"]),
             Route("/v1/releases", _safe(api.stage), methods=["POST"]),
             Route("/v1/activations", _safe(api.activate), methods=["POST"]),

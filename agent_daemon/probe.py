@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from agent_daemon.activation import memory_bound
+from agent_daemon.activation import memory_bound, on_demand, resident
 from agent_daemon.contract.release import DeviceRelease, Probe, Sampling, ServedModel
 from agent_daemon.contract.wire import WorkerStatus
 from agent_daemon.errors import WorkerFailure
+from agent_daemon.residency import LOAD_SECONDS, Residents
 from agent_daemon.supervisor import Supervisor
 from agent_daemon.worker_messages import Done, Generate, Refused
 from agent_daemon.worker_process import WorkerProcess
@@ -24,30 +26,64 @@ class _NotYet(Exception):
     """A check failed that may pass later: the clock starts again."""
 
 
-async def hold_probe(release: DeviceRelease, supervisor: Supervisor, note: Callable[[str], None]) -> None:
-    """Returns once every check has held for `min_healthy` seconds. Raises ProbeFailed at the first thing that
-    time will not mend, or when `timeout` seconds have passed without that."""
-    probe = release.probe
-    deadline = time.monotonic() + probe.timeout
-    healthy_since: float | None = None
-    last = ""
-    while True:
+async def hold_probe(
+    release: DeviceRelease, supervisor: Supervisor, residents: Residents, note: Callable[[str], None]
+) -> None:
+    """Returns once every check of the resident models has held for `min_healthy` seconds, and each model that is
+    loaded on demand has been loaded, by turns, and passed its checks once. Raises ProbeFailed at the first thing
+    that time will not mend, or when `timeout` seconds have passed without that; loading does not count."""
+    watch = _Watch(release.probe, supervisor, note)
+    staying = resident(release)
+    await watch.hold(staying, release.probe.min_healthy if staying else 0)
+    for model in on_demand(release):
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
-                for model in release.models:
-                    await _check(model, probe, supervisor)
-            healthy_since = healthy_since or time.monotonic()
-            if time.monotonic() - healthy_since >= probe.min_healthy:
-                return
-        except _NotYet as reason:
-            if str(reason) != last:
-                note(f"{reason}; waiting for it to hold {probe.min_healthy:g} s")
-            last, healthy_since = str(reason), None
+            async with asyncio.timeout(LOAD_SECONDS):
+                await residents.acquire(model.engine_key())
+        except WorkerFailure as error:
+            raise ProbeFailed(f"{model.name} could not be loaded: {error}") from None
         except TimeoutError:
-            last = last or "the model did not answer the probe"
-        if time.monotonic() >= deadline:
-            raise ProbeFailed(f"not healthy within {probe.timeout:g} s: {last or 'too little time'}")
-        await asyncio.sleep(min(_PAUSE, max(0.0, deadline - time.monotonic())))
+            raise ProbeFailed(f"{model.name} was not loaded within {LOAD_SECONDS:g} s") from None
+        try:
+            await watch.hold((model,), 0)
+        finally:
+            # The next one may have its memory now.
+            supervisor.end_request(model.engine_key(), None)
+        # What was healthy alone has to be healthy beside each of them.
+        await watch.hold(staying, 0)
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """Checks models over and over, until they have been healthy for long enough or time is up."""
+
+    probe: Probe
+    supervisor: Supervisor
+    note: Callable[[str], None]
+
+    async def hold(self, models: Sequence[ServedModel], seconds: float) -> None:
+        """Returns once all checks of the loaded `models` have held for `seconds`. Raises ProbeFailed."""
+        deadline = time.monotonic() + self.probe.timeout
+        healthy_since: float | None = None
+        last = ""
+        while True:
+            try:
+                async with asyncio.timeout_at(
+                    asyncio.get_running_loop().time() + deadline - time.monotonic()
+                ):
+                    for model in models:
+                        await _check(model, self.probe, self.supervisor)
+                healthy_since = healthy_since or time.monotonic()
+                if time.monotonic() - healthy_since >= seconds:
+                    return
+            except _NotYet as reason:
+                if str(reason) != last:
+                    self.note(f"{reason}; waiting for it to hold {seconds:g} s")
+                last, healthy_since = str(reason), None
+            except TimeoutError:
+                last = last or "the model did not answer the probe"
+            if time.monotonic() >= deadline:
+                raise ProbeFailed(f"not healthy within {self.probe.timeout:g} s: {last or 'too little time'}")
+            await asyncio.sleep(min(_PAUSE, max(0.0, deadline - time.monotonic())))
 
 
 async def _check(model: ServedModel, probe: Probe, supervisor: Supervisor) -> None:

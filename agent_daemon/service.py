@@ -4,7 +4,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import time
 import uuid
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -13,11 +12,11 @@ import psutil
 from starlette.types import ASGIApp
 
 from agent_daemon import control_api, telemetry
-from agent_daemon.activation import FreeMemory
 from agent_daemon.activator import Activator
 from agent_daemon.checkin import CheckInLoop
 from agent_daemon.contract.release import Access, ServedModel
-from agent_daemon.contract.wire import Facts, Heartbeat, RecordKind, RuntimeFacts, WorkerEvent
+from agent_daemon.contract.wire import Facts, RuntimeFacts
+from agent_daemon.counting import Counting
 from agent_daemon.doctor import examine
 from agent_daemon.errors import UsageProblem
 from agent_daemon.facts import detect_facts
@@ -25,6 +24,9 @@ from agent_daemon.gateway.app import Gateway, build
 from agent_daemon.gpus import detect_gpus
 from agent_daemon.journal import Journal
 from agent_daemon.listener import Server, bind_control, bind_gateway, server
+from agent_daemon.reporting import Reporting
+from agent_daemon.residency import Residents
+from agent_daemon.room import FreeMemory
 from agent_daemon.runtime_probe import probe_runtime
 from agent_daemon.service_manager import keep_alive, notify
 from agent_daemon.serving import Serving
@@ -32,11 +34,10 @@ from agent_daemon.settings import Settings
 from agent_daemon.spool import Spool
 from agent_daemon.store import Store
 from agent_daemon.supervisor import Supervisor
-from agent_daemon.worker_messages import Load
+from agent_daemon.worker_messages import AdapterFile, Load
 from agent_daemon.worker_process import WorkerProcess
 
 _log = logging.getLogger(__name__)
-_HEARTBEAT_SECONDS = 60.0
 _RAM_RESERVE = 512 * 1024 * 1024
 """Bytes of free RAM that two releases side by side must leave to everything else on the machine."""
 
@@ -50,17 +51,22 @@ class Service:
         settings.logs.mkdir(exist_ok=True)
         self._lock = _lock(settings.state_dir)
         self.agent_id = _identity(settings.state_dir)
-        self._began = time.monotonic()
         self._runtime = RuntimeFacts()
         self._journal = Journal(settings.state_dir / "journal.db")
         self._spool = Spool(settings.state_dir / "spool.db")
         self._store = Store(settings.state_dir / "store")
-        self._supervisor = Supervisor(self._spawn, self._report_worker)
-        self._serving = Serving()
-        self._activator = Activator(
-            self._journal, self._store, self._supervisor, self._serving, self._free_memory, self._publish
+        self._reporting = Reporting(
+            self._journal, self._spool, self._facts, lambda: self._supervisor.status(), self._wake_checkin
         )
         self._checkin = self._to_hub()
+        self._supervisor = Supervisor(self._spawn, self._reporting.worker)
+        self._counting = Counting(self._spool, self._supervisor)
+        self._residents = Residents(self._supervisor, self._free_memory)
+        self._serving = Serving()
+        self._activator = Activator(
+            *(self._journal, self._store, self._supervisor, self._residents, self._serving),
+            *(self._free_memory, self._reporting.publish),
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set."""
@@ -72,7 +78,7 @@ class Service:
             asyncio.create_task(each.serve(sockets=[bound]))
             for each, bound in zip(servers, (control_socket, gateway_socket), strict=True)
         ]
-        self._publish()
+        self._reporting.publish()
         # Before a model is loaded, which takes as long as it takes.
         notify("READY=1")
         await self._activator.recover()
@@ -94,6 +100,7 @@ class Service:
             each.should_exit = True
         await self._activator.close()
         await asyncio.wait(tasks, timeout=10)
+        await self._residents.close()
         await self._supervisor.close()
         self._settings.socket.unlink(missing_ok=True)
         self._spool.close()
@@ -110,15 +117,19 @@ class Service:
                 self._activator,
                 self._settings.logs,
                 self._facts,
-                self._flush,
+                self._reporting.flush,
                 lambda: self._checkin.status if self._checkin else None,
                 lambda: examine(self._settings),
+                self._counting.scrape,
             )
         )
 
     def _gateway_app(self) -> ASGIApp:
         return build(
-            Gateway(self._serving, self._supervisor, self._spool.count),
+            Gateway(
+                *(self._serving, self._supervisor, self._residents),
+                *(self._counting.count, self._counting.scrape),
+            ),
             loopback=self._settings.listen.loopback,
             key_hashes=self._settings.key_hashes,
             access=self._access,
@@ -141,14 +152,21 @@ class Service:
         hub = self._settings.hub
         if hub is None:
             return None
-        return CheckInLoop(hub.url, hub.token_file.read_text, self.agent_id, self._spool, self._flush)
+        return CheckInLoop(
+            hub.url, hub.token_file.read_text, self.agent_id, self._spool, self._reporting.flush
+        )
 
     def _loops(self) -> Iterator[Coroutine[None, None, None]]:
         """What goes on beside serving, until the end."""
-        yield self._beat()
+        yield self._reporting.beat()
+        yield self._residents.run()
         yield keep_alive()
         if self._checkin is not None:
             yield self._checkin.run()
+
+    def _wake_checkin(self) -> None:
+        if self._checkin is not None:
+            self._checkin.wake()
 
     # -- what the parts ask for ------------------------------------------------------------------------
 
@@ -160,21 +178,32 @@ class Service:
             task=model.task,
             context=placement.context,
             parallel=placement.parallel,
+            cells=placement.cells,
             kv_type=placement.kv_type,
             gpu_layers=placement.gpu_layers,
             threads=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+            adapters=await asyncio.to_thread(self._adapter_files, model),
         )
         # A uuid, not an index: the numbering of GPUs differs between NVML and CUDA.
         environment = {"CUDA_VISIBLE_DEVICES": placement.gpu_uuid} if placement.gpu_uuid else {}
         log = self._settings.logs / f"worker-{model.engine_key().removeprefix('sha256:')[:12]}.log"
         return await WorkerProcess.spawn(load, log, environment)
 
+    def _adapter_files(self, model: ServedModel) -> tuple[AdapterFile, ...]:
+        return tuple(
+            AdapterFile(name=each.name, path=str(self._store.model_path(each.artifact)), scale=each.scale)
+            for each in model.adapters
+        )
+
     def _free_memory(self) -> FreeMemory:
+        workers = self._supervisor.status()
         ram = telemetry.ram_available()
         if ram is not None:
-            ram -= _RAM_RESERVE
+            # The kernel counts weights that are mapped from a file as available, although they are in use.
+            mapped = sum((each.ram_bytes or 0) - (each.ram_private_bytes or 0) for each in workers)
+            ram -= mapped + _RAM_RESERVE
         if ram is not None and self._settings.ram_limit is not None:
-            ours = sum(status.ram_private_bytes or 0 for status in self._supervisor.status())
+            ours = sum(each.ram_bytes or 0 for each in workers)
             ram = min(ram, self._settings.ram_limit - ours)
         gpus, _problem = detect_gpus()
         return FreeMemory(ram=ram, vram={gpu.uuid: gpu.vram_free for gpu in gpus if gpu.uuid})
@@ -190,54 +219,6 @@ class Service:
             runtime=self._runtime,
             gateway_url=self._settings.listen.url,
         )
-
-    # -- reports ---------------------------------------------------------------------------------------
-
-    def _report_worker(self, event: WorkerEvent) -> None:
-        level = logging.WARNING if event.what == "crashed" else logging.INFO
-        _log.log(
-            level, "worker of %s: %s%s", event.model, event.what, f": {event.detail}" if event.detail else ""
-        )
-        self._spool.append(RecordKind.WORKER, event)
-
-    def _publish(self) -> None:
-        """Brings activation events from the journal to the spool: each at least once, in order."""
-        for identity, at, event in self._journal.unreported():
-            self._spool.append(RecordKind.ACTIVATION, event, at)
-            self._journal.reported(identity)
-        if self._checkin is not None:
-            self._checkin.wake()
-
-    async def _flush(self) -> None:
-        """Everything that could be reported now is in the spool afterwards: facts, heartbeat, the open minute."""
-        facts = await self._facts()
-        await asyncio.to_thread(self._spool.append, RecordKind.FACTS, facts)
-        await self._append_heartbeat()
-        await asyncio.to_thread(self._spool.close_minutes, None)
-
-    async def _append_heartbeat(self) -> None:
-        # In a thread, because a GPU that sleeps takes a moment to say how much of it is free.
-        gpu_free = await asyncio.to_thread(telemetry.gpu_free)
-        await asyncio.to_thread(self._spool.append, RecordKind.HEARTBEAT, self._heartbeat(gpu_free))
-
-    def _heartbeat(self, gpu_free: tuple[int | None, ...]) -> Heartbeat:
-        operation, active = self._journal.latest(), self._journal.active()
-        return Heartbeat(
-            uptime=time.monotonic() - self._began,
-            ram_available=telemetry.ram_available(),
-            gpu_free=gpu_free,
-            active=active,
-            active_number=self._journal.release(active).number if active else None,
-            state=operation.state if operation else None,
-            workers=self._supervisor.status(),
-        )
-
-    async def _beat(self) -> None:
-        await asyncio.to_thread(self._spool.append, RecordKind.FACTS, await self._facts())
-        while True:
-            await self._append_heartbeat()
-            await asyncio.to_thread(self._spool.close_minutes, time.time())
-            await asyncio.sleep(_HEARTBEAT_SECONDS)
 
 
 def _lock(state_dir: Path) -> int:

@@ -14,6 +14,13 @@ class Route:
     engine_key: str
     release: str
     number: int
+    adapter: str | None = None
+    """Name of the model's adapter that was asked for; model and adapters share a worker."""
+
+    @property
+    def name(self) -> str:
+        """What clients ask for: `assistant`, or `assistant:legal`."""
+        return f"{self.model.name}:{self.adapter}" if self.adapter else self.model.name
 
 
 class Serving:
@@ -47,7 +54,7 @@ class Serving:
 
     def flows(self, route: Route) -> bool:
         """Whether requests go along this route at this moment."""
-        return not self._held and self._routes.get(route.model.name) == route
+        return not self._held and self._routes.get(route.name) == route
 
     async def route(self, name: str) -> Route | None:
         """The route of a name, once requests flow. None when no such model is served (any more)."""
@@ -58,4 +65,9 @@ class Serving:
 
 def _routes(release: DeviceRelease) -> dict[str, Route]:
     digest = release.digest()
-    return {model.name: Route(model, model.engine_key(), digest, release.number) for model in release.models}
+    routes = (
+        Route(model, model.engine_key(), digest, release.number, adapter)
+        for model in release.models
+        for adapter in (None, *(each.name for each in model.adapters))
+    )
+    return {route.name: route for route in routes}

@@ -6,7 +6,6 @@ records: the process may be killed anywhere and neither loses nor doubles a requ
 """
 
 import json
-import secrets
 import sqlite3
 import threading
 import time
@@ -17,42 +16,33 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from agent_daemon.contract.wire import Ack, CheckIn, Record, RecordKind, Usage
-from agent_daemon.errors import AgentError, NoSpace, UsageProblem
+from agent_daemon import spool_file
+from agent_daemon.contract.wire import (
+    USAGE_HISTOGRAMS,
+    USAGE_KEY,
+    USAGE_SUMS,
+    Ack,
+    CheckIn,
+    Record,
+    RecordKind,
+    Usage,
+)
+from agent_daemon.errors import AgentError, NoSpace
 
-FORMAT = 1
-"""Of the file, in its `user_version`."""
 MOST_RECORDS = 100_000
 MINUTE = 60
 
 _LATEST_ONLY = (RecordKind.FACTS, RecordKind.HEARTBEAT)
 """Kinds of which only the newest is of use, so that a device that is offline does not fill its disk."""
 
-_SCHEMA = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    # AUTOINCREMENT: a number is never used twice, also after every record was acknowledged and deleted.
-    "CREATE TABLE record (seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, "
-    "body TEXT NOT NULL)",
-    # Partial: finding the one older heartbeat must not cost more with every other record that waits.
-    "CREATE INDEX latest_only ON record (kind) WHERE kind IN ('facts', 'heartbeat')",
-    "CREATE TABLE open_usage (minute INTEGER, model TEXT, release TEXT, number INTEGER, "
-    "requests INTEGER NOT NULL, failures INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, "
-    "completion_tokens INTEGER NOT NULL, ttft_ms INTEGER NOT NULL, duration_ms INTEGER NOT NULL, "
-    "PRIMARY KEY (minute, model, release, number)) WITHOUT ROWID",
-    f"PRAGMA user_version = {FORMAT}",
-)
-
-_COUNT = """
-INSERT INTO open_usage VALUES (:minute, :model, :release, :number, :requests, :failures, :prompt_tokens,
-    :completion_tokens, :ttft_ms, :duration_ms)
+_COLUMNS = (*USAGE_KEY, *USAGE_SUMS, *USAGE_HISTOGRAMS)
+_COUNT = f"""
+INSERT INTO open_usage ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in _COLUMNS)})
 ON CONFLICT DO UPDATE SET
-    requests = requests + excluded.requests,
-    failures = failures + excluded.failures,
-    prompt_tokens = prompt_tokens + excluded.prompt_tokens,
-    completion_tokens = completion_tokens + excluded.completion_tokens,
-    ttft_ms = ttft_ms + excluded.ttft_ms,
-    duration_ms = duration_ms + excluded.duration_ms
-"""
+    {", ".join(f"{name} = {name} + excluded.{name}" for name in USAGE_SUMS)},
+    {", ".join(f"{name} = add_histograms({name}, excluded.{name})" for name in USAGE_HISTOGRAMS)}
+"""  # noqa: S608 (names of our own message's fields)
+_CLOSED = f"SELECT * FROM open_usage WHERE minute < ? ORDER BY {', '.join(USAGE_KEY)}"  # noqa: S608
 
 _COUNT_WAITING = "SELECT count(*) FROM record WHERE kind NOT IN ('facts', 'heartbeat')"
 _DROP = """
@@ -73,7 +63,7 @@ class Spool:
         self._path = path
         self._most = most_records
         self._lock = threading.Lock()
-        self._connection = _open(path)
+        self._connection = spool_file.open_file(path)
         self.epoch = str(self._meta("epoch"))
         self._waiting = self._count_waiting()
 
@@ -100,9 +90,12 @@ class Spool:
         return seq
 
     def count(self, usage: Usage) -> None:
-        """Adds finished requests to the open row of their minute, model and release. Durable on return."""
+        """Adds finished requests to the open row of their minute, model, adapter, key and release. Durable on
+        return."""
         values = usage.model_dump(mode="json")
         values["minute"] -= values["minute"] % MINUTE
+        for name in USAGE_HISTOGRAMS:
+            values[name] = json.dumps(values[name])
         with self._transaction() as connection:
             connection.execute(_COUNT, values)
 
@@ -112,11 +105,9 @@ class Spool:
         before = 2**62 if now is None else int(now // MINUTE) * MINUTE
         at = time.time() if now is None else now
         with self._transaction() as connection:
-            rows = connection.execute(
-                "SELECT * FROM open_usage WHERE minute < ? ORDER BY minute, model, release, number", (before,)
-            ).fetchall()
+            rows = connection.execute(_CLOSED, (before,)).fetchall()
             for row in rows:
-                self._insert(RecordKind.USAGE, Usage(**dict(row)).model_dump(mode="json"), at)
+                self._insert(RecordKind.USAGE, _usage(row).model_dump(mode="json"), at)
             connection.execute("DELETE FROM open_usage WHERE minute < ?", (before,))
             self._drop_oldest()
         return len(rows)
@@ -200,80 +191,12 @@ class Spool:
                     self._waiting = self._count_waiting()
                 if not isinstance(error, sqlite3.Error):
                     raise
-                if _code(error) == sqlite3.SQLITE_FULL:
+                if spool_file.code(error) == sqlite3.SQLITE_FULL:
                     raise NoSpace(f"the disk is full: reports cannot be kept in {self._path}") from error
                 raise AgentError(f"reports cannot be kept in {self._path}: {error}") from error
 
 
-# -- opening ---------------------------------------------------------------------------------------------
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        try:
-            return _connect(path)
-        except _DamagedError:
-            _set_aside(path)
-            return _connect(path)
-    except (OSError, sqlite3.Error) as error:
-        raise UsageProblem(f"the report spool {path} cannot be opened: {error}") from error
-
-
-class _DamagedError(Exception):
-    """The file is not, or no longer, a spool."""
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
-    connection.row_factory = sqlite3.Row
-    try:
-        _prepare(connection, path)
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        if _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _DamagedError from error
-        raise
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > FORMAT:
-        raise UsageProblem(
-            f"the report spool {path} was written by a newer edgectl-agent (format {version}, this one knows "
-            f"{FORMAT})",
-            hint="Install the newer version again, or move the file away to begin a new one.",
-        )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-        raise _DamagedError
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if version == 0 and not tables:
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
-            connection.execute(statement)
-        connection.execute("INSERT INTO meta VALUES ('epoch', ?)", (secrets.token_hex(16),))
-        connection.execute("COMMIT")
-        return
-    whole = {"meta", "record", "open_usage"} <= tables
-    if not whole or connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone() is None:
-        raise _DamagedError
-
-
-def _set_aside(path: Path) -> None:
-    """Moves the file and its companions away; the write-ahead log of one database must never meet another."""
-    stamp = time.time_ns()
-    for suffix in ("-wal", "-shm", ""):
-        companion = path.with_name(path.name + suffix)
-        if companion.exists():
-            companion.rename(path.with_name(f"{path.name}.corrupt-{stamp}{suffix}"))
-
-
-def _code(error: sqlite3.Error) -> int | None:
-    """The primary result code (extended codes keep it in their low byte)."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
+def _usage(row: sqlite3.Row) -> Usage:
+    return Usage.model_validate(
+        {name: json.loads(row[name]) if name in USAGE_HISTOGRAMS else row[name] for name in _COLUMNS}
+    )

@@ -1,16 +1,17 @@
-"""All workers of this device, and the only owner of their state: start, watch, restart, drain, stop.
+"""All workers of this device, and the only owner of their state: start, watch, restart, drain, unload, stop.
 
 A worker is known by its engine key (`ServedModel.engine_key`): models that need the same weights and settings
-share it, across releases too.
+share it, across releases too. Which of them are in memory is decided elsewhere (`residency.py`).
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent_daemon import telemetry
-from agent_daemon.contract.release import ServedModel
+from agent_daemon.changes import Changes
+from agent_daemon.contract.release import Placement, Residency, ServedModel
 from agent_daemon.contract.wire import WorkerEvent, WorkerState, WorkerStatus
 from agent_daemon.errors import WorkerFailure
 from agent_daemon.worker_messages import Ready
@@ -30,8 +31,9 @@ class _Seat:
 
     model: ServedModel
     names: tuple[str, ...]
+    residency: Residency
     restart: bool
-    state: WorkerState = WorkerState.STARTING
+    state: WorkerState = WorkerState.UNLOADED
     process: WorkerProcess | None = None
     ready: Ready | None = None
     base: tuple[int, int] = (0, 0)
@@ -39,8 +41,30 @@ class _Seat:
     error: str | None = None
     tokens_per_second: float | None = None
     active: int = 0
+    used: float = 0.0
     task: asyncio.Task[None] | None = None
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """One worker's place and how it is used: `used` is when its last request began or ended, or when it became
+    ready, in seconds of `time.monotonic`."""
+
+    key: str
+    names: tuple[str, ...]
+    placement: Placement
+    residency: Residency
+    state: WorkerState
+    active: int
+    used: float
+
+    @property
+    def coming(self) -> bool:
+        """Whether it is about to take memory that it does not hold yet."""
+        return self.state in (WorkerState.STARTING, WorkerState.BACKOFF)
+
+
+_OUT = (WorkerState.UNLOADED, WorkerState.STOPPED)
 
 
 class Supervisor:
@@ -50,56 +74,109 @@ class Supervisor:
         self._spawn = spawn
         self._report = report
         self._seats: dict[str, _Seat] = {}
+        self.changes = Changes()
+        """Told whenever a worker changes its state, and whenever a request ends."""
 
     def keys(self) -> frozenset[str]:
-        """Engine keys of all workers that exist in whatever state."""
+        """Engine keys of all workers that are known, in memory or not."""
         return frozenset(self._seats)
 
+    def running(self) -> frozenset[str]:
+        """Engine keys of those that are in memory, or on their way into it or out of it."""
+        return frozenset(key for key, seat in self._seats.items() if seat.state not in _OUT)
+
     def start(self, models: Iterable[ServedModel], *, restart: bool) -> None:
-        """Gives every model a worker, keeping those that exist. With `restart` false a worker that ends stays
-        down: that is what a probe wants to see."""
-        names: dict[str, list[str]] = {}
-        wanted: dict[str, ServedModel] = {}
+        """Gives every model a place, and those that are not on demand a worker, keeping what exists. With
+        `restart` false a worker that ends stays down: that is what a probe wants to see."""
+        sharing: dict[str, list[ServedModel]] = {}
         for model in models:
-            names.setdefault(model.engine_key(), []).append(model.name)
-            wanted[model.engine_key()] = model
-        for key, model in wanted.items():
+            sharing.setdefault(model.engine_key(), []).append(model)
+        for key, sharers in sharing.items():
+            names, residency = tuple(model.name for model in sharers), _together(sharers)
             seat = self._seats.get(key)
-            if seat is None or (seat.task is not None and seat.task.done()):
-                seat = _Seat(model=model, names=tuple(names[key]), restart=restart)
-                self._seats[key] = seat
-                seat.task = asyncio.create_task(self._keep(seat))
+            if seat is None or seat.state is WorkerState.STOPPED:
+                self._seats[key] = _Seat(sharers[-1], names, residency, restart)
+                if not residency.on_demand:
+                    self.load(key)
             else:
-                seat.names = tuple(names[key])
+                seat.model, seat.names, seat.residency = sharers[-1], names, residency
                 seat.restart = seat.restart or restart
+
+    def load(self, key: str) -> None:
+        """Begins to load a worker that is not in memory; `settled` waits for what comes of it. Raises
+        WorkerFailure when there is no such worker."""
+        seat = self._seat(key)
+        if seat.state is WorkerState.UNLOADED:
+            seat.error = None
+            self._set(seat, WorkerState.STARTING)
+            seat.task = asyncio.create_task(self._keep(seat))
+
+    async def settled(self, key: str) -> WorkerState:
+        """Waits until a worker is ready, or neither in memory nor on its way there or out, and says which.
+        Raises WorkerFailure when there is no such worker."""
+        seat = self._seat(key)
+        await self.changes.until(lambda: seat.state is WorkerState.READY or seat.state in _OUT)
+        return seat.state
 
     async def wait_ready(self, key: str) -> WorkerProcess:
         """The worker's process once it can serve. Raises WorkerFailure when it ended instead of becoming ready
-        and is not started again."""
+        and is not started again, and when nobody has asked for it to be loaded."""
         seat = self._seat(key)
-        async with seat.changed:
-            await seat.changed.wait_for(lambda: seat.state in (WorkerState.READY, WorkerState.STOPPED))
-            if seat.state is WorkerState.READY and seat.process is not None:
-                return seat.process
-            raise WorkerFailure(seat.error or "the worker was stopped")
+        if await self.settled(key) is WorkerState.READY and seat.process is not None:
+            return seat.process
+        raise WorkerFailure(seat.error or f"the worker was {seat.state}")
+
+    async def loaded(self, key: str) -> None:
+        """Waits until a load has come to its end: the worker is ready, or waits for its next restart. Raises
+        WorkerFailure when it ended and is not started again."""
+        seat = self._seat(key)
+        await self.changes.until(lambda: seat.state is not WorkerState.STARTING)
+        if seat.state in _OUT:
+            raise WorkerFailure(seat.error or f"the worker was {seat.state}")
 
     def process(self, key: str) -> WorkerProcess | None:
         """The process if it can serve at this moment."""
         seat = self._seats.get(key)
         return seat.process if seat and seat.state is WorkerState.READY else None
 
-    def begin_request(self, key: str) -> None:
-        """Counts a request as running on this worker, so that a drain waits for it."""
-        self._seat(key).active += 1
+    def available(self, key: str) -> bool:
+        """Whether a worker can serve, or could as soon as somebody asks for it to be loaded."""
+        seat = self._seats.get(key)
+        return seat is not None and seat.state in (WorkerState.READY, WorkerState.UNLOADED)
 
-    async def end_request(self, key: str, tokens_per_second: float | None) -> None:
+    def begin_request(self, key: str) -> None:
+        """Counts a request as running on this worker, so that nobody ends it before the request has."""
+        seat = self._seat(key)
+        seat.active += 1
+        seat.used = time.monotonic()
+
+    def end_request(self, key: str, tokens_per_second: float | None) -> None:
         """The other half of `begin_request`; may be called after the worker is gone."""
         if seat := self._seats.get(key):
             seat.active -= 1
+            seat.used = time.monotonic()
             if tokens_per_second is not None:
                 seat.tokens_per_second = tokens_per_second
-            async with seat.changed:
-                seat.changed.notify_all()
+            self.changes.tell()
+
+    async def unload(self, key: str, why: str) -> bool:
+        """Takes a worker out of memory and keeps its place, if it is ready and idle at this moment; else does
+        nothing and returns False. Returns once its process is gone."""
+        seat = self._seats.get(key)
+        if seat is None or seat.state is not WorkerState.READY or seat.active > 0:
+            return False
+        self._set(seat, WorkerState.DRAINING)
+        await self._end(seat)
+        self._set(seat, WorkerState.UNLOADED)
+        self._tell(seat, "stopped", f"unloaded: {why}")
+        return True
+
+    async def abandon(self, key: str) -> None:
+        """Ends a worker that does not get ready, and keeps its place."""
+        if (seat := self._seats.get(key)) and seat.state in (WorkerState.STARTING, WorkerState.BACKOFF):
+            self._set(seat, WorkerState.DRAINING)
+            await self._end(seat)
+            self._set(seat, WorkerState.UNLOADED)
 
     async def stop(self, keys: Iterable[str], *, drain: float) -> None:
         """Ends workers, each after its running requests, waiting at most `drain` seconds for them."""
@@ -108,26 +185,28 @@ class Supervisor:
     async def _stop(self, key: str, drain: float) -> None:
         seat = self._seats[key]
         seat.restart = False
-        async with seat.changed:
-            serving = seat.state is WorkerState.READY
-            # Whatever it was doing: an end that was asked for is no crash.
-            seat.state = WorkerState.DRAINING
-            if serving:
-                try:
-                    await asyncio.wait_for(seat.changed.wait_for(lambda: seat.active <= 0), drain)
-                except TimeoutError:
-                    seat.error = f"{seat.active} requests were still running after {drain:g} s"
+        before = seat.state
+        # Whatever it was doing: an end that was asked for is no crash.
+        self._set(seat, WorkerState.DRAINING)
+        if before is WorkerState.READY and seat.active > 0:
+            try:
+                await asyncio.wait_for(self.changes.until(lambda: seat.active <= 0), drain)
+            except TimeoutError:
+                seat.error = f"{seat.active} requests were still running after {drain:g} s"
+        await self._end(seat)
+        self._set(seat, WorkerState.STOPPED)
+        if self._seats.get(key) is seat:
+            del self._seats[key]
+        if before is not WorkerState.UNLOADED:
+            self._tell(seat, "stopped", None)
+
+    async def _end(self, seat: _Seat) -> None:
         if seat.process is not None:
             await seat.process.stop()
         if seat.task is not None:
             seat.task.cancel()
             await asyncio.gather(seat.task, return_exceptions=True)
-        async with seat.changed:
-            seat.state = WorkerState.STOPPED
-            seat.changed.notify_all()
-        if self._seats.get(key) is seat:
-            del self._seats[key]
-        self._tell(seat, "stopped", None)
+        seat.ready = seat.process = seat.task = None
 
     async def close(self) -> None:
         """Ends everything, now."""
@@ -135,7 +214,19 @@ class Supervisor:
 
     def status(self) -> tuple[WorkerStatus, ...]:
         """Every worker as it is now, with memory measured at this moment."""
-        return tuple(self._status(key, seat) for key, seat in self._seats.items())
+        # A copy, because threads that measure memory ask too.
+        return tuple(self._status(key, seat) for key, seat in tuple(self._seats.items()))
+
+    def occupants(self) -> tuple[Occupancy, ...]:
+        """Every worker that is in memory, or on its way into it or out of it."""
+        return tuple(self.seated(key) for key in self.running())
+
+    def seated(self, key: str) -> Occupancy:
+        """A worker's place, in memory or not. Raises WorkerFailure when there is no such worker."""
+        seat = self._seat(key)
+        return Occupancy(
+            *(key, seat.names, seat.model.placement, seat.residency, seat.state, seat.active, seat.used)
+        )
 
     def _status(self, key: str, seat: _Seat) -> WorkerStatus:
         pid = seat.process.pid if seat.process and not seat.process.ended.is_set() else None
@@ -149,6 +240,7 @@ class Supervisor:
             models=seat.names,
             engine_key=key,
             state=seat.state,
+            on_demand=seat.residency.on_demand,
             pid=pid,
             restarts=seat.restarts,
             memory=placement.memory,
@@ -177,16 +269,22 @@ class Supervisor:
             self._tell(seat, "started", None)
             began = time.monotonic()
             await self._run_once(seat)
+            if seat.state is WorkerState.DRAINING:
+                return
+            if seat.residency.on_demand:
+                # The next request loads it again: nobody else would have a use for it.
+                self._set(seat, WorkerState.UNLOADED)
+                return
             if not seat.restart:
-                await self._set(seat, WorkerState.STOPPED)
+                self._set(seat, WorkerState.STOPPED)
                 return
             if time.monotonic() - began > STEADY_AFTER:
                 delay = FIRST_DELAY
             seat.restarts += 1
-            await self._set(seat, WorkerState.BACKOFF)
+            self._set(seat, WorkerState.BACKOFF)
             await asyncio.sleep(delay)
             delay = min(delay * 2, LONGEST_DELAY)
-            await self._set(seat, WorkerState.STARTING)
+            self._set(seat, WorkerState.STARTING)
 
     async def _run_once(self, seat: _Seat) -> None:
         """One process from start to end, whatever the reason of its end."""
@@ -196,22 +294,33 @@ class Supervisor:
             if measured := telemetry.process_memory(process.pid):
                 private = measured.private or ready.ram_private_bytes
                 seat.base = (measured.rss - ready.ram_bytes, private - ready.ram_private_bytes)
-            seat.ready, seat.error = ready, None
-            await self._set(seat, WorkerState.READY)
+            seat.ready, seat.error, seat.used = ready, None, time.monotonic()
+            self._set(seat, WorkerState.READY)
             self._tell(seat, "ready", f"{ready.offloaded_layers} layers offloaded")
             await process.ended.wait()
-            seat.error = process.end_reason
+            reason = process.end_reason
         except (WorkerFailure, OSError) as error:
-            seat.error = str(error)
+            reason = str(error)
         seat.ready = None
         if seat.state is not WorkerState.DRAINING:
-            self._tell(seat, "crashed", seat.error)
+            seat.error = reason
+            self._tell(seat, "crashed", reason)
 
-    async def _set(self, seat: _Seat, state: WorkerState) -> None:
-        async with seat.changed:
-            seat.state = state
-            seat.changed.notify_all()
+    def _set(self, seat: _Seat, state: WorkerState) -> None:
+        seat.state = state
+        self.changes.tell()
 
     def _tell(self, seat: _Seat, what: str, detail: str | None) -> None:
         for name in seat.names:
             self._report(WorkerEvent.model_validate({"model": name, "what": what, "detail": detail}))
+
+
+def _together(sharers: list[ServedModel]) -> Residency:
+    """What a worker has to be so that every model that shares it has what it asks for."""
+    idle = [model.residency.idle_ttl for model in sharers]
+    longest = [each for each in idle if each is not None]
+    return Residency(
+        pinned=any(model.residency.pinned for model in sharers),
+        on_demand=all(model.residency.on_demand for model in sharers),
+        idle_ttl=max(longest) if len(longest) == len(idle) else None,
+    )

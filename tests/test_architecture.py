@@ -21,8 +21,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         "edgectl": """
             __main__
             cli
-            hub planning delivery collect observe fleet fitting execute bootstrap doctor
+            hub planning ladders delivery collect observe fleet fitting execute bootstrap doctor
             transport agent_client inventory catalog bundle
+            together
             rollout plan placement device_memory quality manifest manifest_form manifest_problems yaml_source
             selector settings sizes units layout
             errors
@@ -31,10 +32,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
             __main__
             service doctor dial
             gateway control_api listener checkin hub_connection
-            activator
-            probe serving runtime_probe supervisor activation store journal spool
-            worker worker_process facts telemetry
-            gpus gpu_nodes worker_messages settings bodies service_manager logs
+            activator reporting counting
+            probe residency serving runtime_probe supervisor activation store journal spool spool_file metrics
+            worker worker_process facts telemetry eviction
+            gpus gpu_nodes grammar worker_messages metering exposition settings bodies service_manager logs changes room
             errors
         """,
     }.items()
@@ -66,11 +67,30 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "paramiko": ("edgectl.transport",),
 }
 PURE = (
-    *("agent_daemon.activation", "agent_daemon.worker.text", "agent_daemon.contract.fit"),
+    *("agent_daemon.activation", "agent_daemon.eviction", "agent_daemon.room"),
+    *("agent_daemon.worker.text", "agent_daemon.contract.fit"),
+    *("agent_daemon.contract.fit_report", "agent_daemon.contract.gguf_adapter"),
     *("edgectl.plan", "edgectl.rollout", "edgectl.placement", "edgectl.device_memory", "edgectl.quality"),
+    "edgectl.together",
     *("edgectl.selector", "edgectl.sizes", "edgectl.layout", "edgectl.units", "edgectl.transport.target"),
     *("edgectl.bootstrap.machine", "edgectl.bootstrap.agent_settings"),
     *("edgectl.bundle.elf", "edgectl.bundle.launcher"),
+    *("agent_daemon.contract.histogram", "agent_daemon.metering", "agent_daemon.exposition"),
+    *("agent_daemon.gateway.openapi", "agent_daemon.gateway.errors"),
+    *(
+        f"agent_daemon.gateway.requests.{name}"
+        for name in ("body", "chat", "completions", "embeddings", "items")
+    ),
+    *(f"agent_daemon.gateway.requests.{name}" for name in ("messages", "responses", "tokenize", "tools")),
+    *(f"agent_daemon.gateway.requests.{name}" for name in ("answer_format", "sampling_fields")),
+    *(f"agent_daemon.gateway.answers.{name}" for name in ("answer", "chat", "completions", "embeddings")),
+    *(
+        f"agent_daemon.gateway.answers.{name}"
+        for name in ("events", "listing", "logprobs", "output", "responses")
+    ),
+    *("agent_daemon.grammar", "agent_daemon.worker.structure", "agent_daemon.worker.tool_calls"),
+    *(f"agent_daemon.grammar.{name}" for name in ("gbnf", "schema", "keywords", "json_text", "containers")),
+    *(f"agent_daemon.grammar.{name}" for name in ("patterns", "ranges", "ambiguity")),
     "agent_daemon.contract.versions",
     "edgectl.transport.ssh_dial",
 )

@@ -1,92 +1,164 @@
 """The gateway's routes. Everything that takes thought is in the modules beside this one."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from agent_daemon.bodies import BodyTooLarge, read_body
 from agent_daemon.contract.release import Access
-from agent_daemon.errors import WorkerFailure
-from agent_daemon.gateway import answers
+from agent_daemon.exposition import CONTENT_TYPE
 from agent_daemon.gateway.admission import Admission
-from agent_daemon.gateway.errors import ApiError, unavailable, unknown_model
-from agent_daemon.gateway.generation import ClientGone, Generation
+from agent_daemon.gateway.answers import listing
+from agent_daemon.gateway.answers.chat import ChatAnswer
+from agent_daemon.gateway.answers.completions import CompletionAnswer
+from agent_daemon.gateway.answers.heading import Heading
+from agent_daemon.gateway.answers.responses import ResponsesAnswer
+from agent_daemon.gateway.call import Call
+from agent_daemon.gateway.connection import ClientGone
+from agent_daemon.gateway.errors import ApiError, invalid, unknown_model
+from agent_daemon.gateway.generation import Body, Generation, Shape
 from agent_daemon.gateway.guard import Guard
-from agent_daemon.gateway.metering import Count, Meter
-from agent_daemon.gateway.requests import ChatBody, CompletionBody, EmbeddingsBody, parse
+from agent_daemon.gateway.openapi import document
+from agent_daemon.gateway.requests.body import parse
+from agent_daemon.gateway.requests.chat import ChatBody
+from agent_daemon.gateway.requests.completions import CompletionBody
+from agent_daemon.gateway.requests.embeddings import EmbeddingsBody
+from agent_daemon.gateway.requests.responses import ResponsesBody
+from agent_daemon.gateway.requests.tokenize import TokenizeBody
+from agent_daemon.gateway.single import Single
+from agent_daemon.metering import Count
+from agent_daemon.residency import Residents
+from agent_daemon.serving import Route as ServedRoute
 from agent_daemon.serving import Serving
 from agent_daemon.supervisor import Supervisor
-from agent_daemon.worker_messages import Refused
 
 BODY_LIMIT = 16 * 1024 * 1024
 """Bytes of one request's body: far more text than any small model's context holds."""
 
 
 class Gateway:
-    """The endpoints, over what the agent shares with them."""
+    """The endpoints, over what the agent shares with them. `metrics` makes the page for Prometheus."""
 
-    def __init__(self, serving: Serving, supervisor: Supervisor, count: Count) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        supervisor: Supervisor,
+        residents: Residents,
+        count: Count,
+        metrics: Callable[[], Awaitable[str]] | None = None,
+    ) -> None:
         self._serving = serving
         self._supervisor = supervisor
         self._count = count
-        self._admission = Admission(serving, supervisor)
+        self._metrics = metrics
+        self._admission = Admission(serving, supervisor, residents)
         self._since = int(time.time())
 
+    # -- what is served --------------------------------------------------------------------------------
+
     async def models(self, _request: Request) -> Response:
-        return JSONResponse(answers.models(self._serving.names(), self._since))
+        return JSONResponse({"object": "list", "data": self._listed()})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        if self._serving.find(name) is None:
-            raise unknown_model(name, self._serving.names())
-        return JSONResponse(answers.models((name,), self._since)["data"][0])
+        for entry in self._listed():
+            if entry["id"] == name:
+                return JSONResponse(entry)
+        raise unknown_model(name, self._serving.names())
+
+    def _listed(self) -> list[dict[str, object]]:
+        release = self._serving.release
+        return listing.models(release.models if release else (), self._since)
+
+    # -- answers ---------------------------------------------------------------------------------------
 
     async def chat(self, request: Request) -> Response:
-        return await self._generate(request, parse(ChatBody, await _body(request)))
+        body = parse(ChatBody, await _body(request))
+
+        def shape(route: ServedRoute) -> ChatAnswer:
+            heading = _heading(body.model, route)
+            return ChatAnswer(heading, likely=bool(body.logprobs), wants_usage=body.wants_usage)
+
+        return await self._generate(request, body, shape, "messages")
 
     async def completions(self, request: Request) -> Response:
-        return await self._generate(request, parse(CompletionBody, await _body(request)))
+        body = parse(CompletionBody, await _body(request))
 
-    async def _generate(self, request: Request, body: ChatBody | CompletionBody) -> Response:
-        return await Generation(self._admission, self._count).answer(request, body)
+        def shape(route: ServedRoute) -> CompletionAnswer:
+            likely = body.logprobs is not None
+            return CompletionAnswer(_heading(body.model, route), likely=likely, wants_usage=body.wants_usage)
+
+        return await self._generate(request, body, shape, "prompt")
+
+    async def responses(self, request: Request) -> Response:
+        body = parse(ResponsesBody, await _body(request))
+
+        def shape(route: ServedRoute) -> ResponsesAnswer:
+            return ResponsesAnswer(_heading(body.model, route), body.echo(route.model))
+
+        return await self._generate(request, body, shape, "input")
+
+    async def _generate(self, request: Request, body: Body, shape: Shape, param: str) -> Response:
+        call = self._call(request, body.model)
+        return await Generation(self._admission, call, shape, param).answer(request, body)
 
     async def embeddings(self, request: Request) -> Response:
         body = parse(EmbeddingsBody, await _body(request))
-        meter = Meter()
-        async with self._admission.ticket(body.model) as ticket:
-            try:
-                answer = await ticket.process.embed(body.inputs())
-                meter.see(answer)
-            except WorkerFailure as failure:
-                raise unavailable(body.model, str(failure)) from None
-            finally:
-                await asyncio.to_thread(self._count, meter.usage(ticket))
-        if isinstance(answer, Refused):
-            raise ApiError(400, answer.code, f"{body.model}: {answer.message}", param="input")
-        return JSONResponse(answers.embeddings(body.model, answer, body.encoding_format))
+        return await Single(self._admission, self._call(request, body.model)).embed(request, body)
+
+    async def tokenize(self, request: Request) -> Response:
+        body = parse(TokenizeBody, await _body(request))
+        call = self._call(request, body.model or self._only_name())
+        return await Single(self._admission, call).tokenize(request, body)
+
+    def _only_name(self) -> str:
+        release = self._serving.release
+        if release is None or len(release.models) != 1:
+            raise invalid("model: name one; this device does not serve exactly one", "model")
+        return release.models[0].name
+
+    def _call(self, request: Request, name: str) -> Call:
+        route = self._serving.find(name)
+        if route is None:
+            raise unknown_model(name, self._serving.names())
+        return Call(name, request.state.key, route.model.limits.request_timeout, self._count)
+
+    # -- how it is doing -------------------------------------------------------------------------------
 
     async def alive(self, _request: Request) -> Response:
         """The agent answers: true whatever its models do."""
         return JSONResponse({"status": "ok"})
 
     async def ready(self, _request: Request) -> Response:
-        """Every served model can answer now."""
+        """Every model that is to be in memory can answer now."""
         release = self._serving.release
         waiting = [
             model.name
             for model in (release.models if release else ())
-            if self._supervisor.process(model.engine_key()) is None
+            if not model.residency.on_demand and not self._supervisor.available(model.engine_key())
         ]
         if release is None:
             return JSONResponse({"status": "no release", "models": []}, 503)
         status = {"status": "starting" if waiting else "ready", "release": release.label, "waiting": waiting}
         return JSONResponse(status, 503 if waiting else 200)
+
+    async def metrics(self, request: Request) -> Response:
+        release = self._serving.release
+        if self._metrics is None or release is None or not release.access.metrics:
+            return await _not_found(request, KeyError())
+        return PlainTextResponse(await self._metrics(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def openapi(self, _request: Request) -> Response:
+        return JSONResponse(document())
+
+
+def _heading(name: str, route: ServedRoute) -> Heading:
+    return Heading(name, f"r{route.number}-{route.engine_key.removeprefix('sha256:')[:12]}")
 
 
 async def _body(request: Request) -> bytes:
@@ -118,10 +190,11 @@ async def _not_found(request: Request, _error: Exception) -> Response:
     return ApiError(404, "not_found", message).response()
 
 
-async def _wrong_method(request: Request, _error: Exception) -> Response:
-    return ApiError(
-        405, "method_not_allowed", f"{request.url.path} does not take {request.method}"
-    ).response()
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    message = f"{request.url.path} does not take {request.method}"
+    response = ApiError(405, "method_not_allowed", message).response()
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
 
 
 async def _broken(_request: Request, _error: Exception) -> Response:
@@ -132,15 +205,26 @@ def build(
     gateway: Gateway, *, loopback: bool, key_hashes: frozenset[str], access: Callable[[], Access]
 ) -> ASGIApp:
     """The ASGI application, guarded for the address that it is bound to."""
+    posted: dict[str, Endpoint] = {
+        "/v1/chat/completions": gateway.chat,
+        "/v1/completions": gateway.completions,
+        "/v1/responses": gateway.responses,
+        "/v1/embeddings": gateway.embeddings,
+        "/v1/tokenize": gateway.tokenize,
+        "/tokenize": gateway.tokenize,
+    }
+    got: dict[str, Endpoint] = {
+        "/v1/models": gateway.models,
+        "/v1/models/{name:path}": gateway.model,
+        "/healthz": gateway.alive,
+        "/readyz": gateway.ready,
+        "/metrics": gateway.metrics,
+        "/openapi.json": gateway.openapi,
+    }
     app = Starlette(
         routes=[
-            Route("/v1/models", _safe(gateway.models), methods=["GET"]),
-            Route("/v1/models/{name:path}", _safe(gateway.model), methods=["GET"]),
-            Route("/v1/chat/completions", _safe(gateway.chat), methods=["POST"]),
-            Route("/v1/completions", _safe(gateway.completions), methods=["POST"]),
-            Route("/v1/embeddings", _safe(gateway.embeddings), methods=["POST"]),
-            Route("/healthz", _safe(gateway.alive), methods=["GET"]),
-            Route("/readyz", _safe(gateway.ready), methods=["GET"]),
+            *(Route(path, _safe(endpoint), methods=["POST"]) for path, endpoint in posted.items()),
+            *(Route(path, _safe(endpoint), methods=["GET"]) for path, endpoint in got.items()),
         ],
         exception_handlers={404: _not_found, 405: _wrong_method, Exception: _broken},
     )

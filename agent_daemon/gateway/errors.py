@@ -4,6 +4,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from agent_daemon.worker_messages import Done, Refused
+
 
 class ApiError(Exception):
     """An answer that is not a success. `code` is for programs, `message` is one sentence for people."""
@@ -47,13 +49,31 @@ def unknown_model(name: str, served: tuple[str, ...]) -> ApiError:
     )
 
 
-def busy(name: str, waiting: int) -> ApiError:
-    message = f"{name} is busy and {waiting} requests wait already; try again in a moment"
-    return ApiError(429, "rate_limit_exceeded", message, retry_after=1 + waiting // 4)
+def busy(why: str, retry_after: int) -> ApiError:
+    return ApiError(429, "rate_limit_exceeded", f"{why}; try again in a moment", retry_after=retry_after)
 
 
-def unavailable(name: str, why: str) -> ApiError:
-    return ApiError(503, "model_unavailable", f"{name} cannot answer at this moment: {why}", retry_after=2)
+def unavailable(name: str, why: str, retry_after: int = 2) -> ApiError:
+    message = f"{name} cannot answer at this moment: {why}"
+    return ApiError(503, "model_unavailable", message, retry_after=retry_after)
+
+
+def timed_out(name: str, seconds: float) -> ApiError:
+    return ApiError(504, "timeout", f"{name} did not finish this request within {seconds:g} s")
+
+
+def refused(name: str, refusal: Refused, param: str) -> ApiError:
+    """What the worker cannot do; `param` is the field that it is about where the worker names none."""
+    message = f"{name}: {refusal.message}"
+    if refusal.code == "engine":
+        return ApiError(503, "engine_error", message, retry_after=2)
+    return ApiError(400, refusal.code, message, param=refusal.param or param)
+
+
+def broken(name: str, done: Done) -> ApiError:
+    """An answer that the worker began and could not finish."""
+    why = done.error or "it was stopped before its end"
+    return ApiError(503, "engine_error", f"{name} could not finish this answer: {why}", retry_after=2)
 
 
 def invalid(message: str, param: str | None = None) -> ApiError:

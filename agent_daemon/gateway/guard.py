@@ -15,11 +15,14 @@ from agent_daemon.contract.release import Access
 from agent_daemon.gateway.errors import ApiError
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
+_ID_LENGTH = 12
+"""Characters of a key's hash that name it in usage: enough to tell any two apart, too few to go back from."""
 
 
 class Guard:
-    """ASGI middleware. `access` is asked at each request, because a deploy may change it."""
+    """ASGI middleware. `access` is asked at each request, because a deploy may change it. The id of the key that was
+    used is left in the scope's state as `key`: what usage is counted by."""
 
     def __init__(
         self, app: ASGIApp, *, loopback: bool, key_hashes: frozenset[str], access: Callable[[], Access]
@@ -39,8 +42,8 @@ class Guard:
             if request.method == "OPTIONS" and origin:
                 await _preflight(origin)(scope, receive, send)
                 return
-            if request.url.path not in _OPEN_PATHS:
-                self._check_key(request, access)
+            open_path = request.url.path in _OPEN_PATHS
+            scope.setdefault("state", {})["key"] = "" if open_path else self._check_key(request, access)
         except ApiError as error:
             await error.response()(scope, receive, send)
             return
@@ -62,14 +65,16 @@ class Guard:
             403, "origin_not_allowed", "web pages may ask only if the manifest's access.origins names them"
         )
 
-    def _check_key(self, request: Request, access: Access) -> None:
+    def _check_key(self, request: Request, access: Access) -> str:
+        """The id of the key that was used; empty where none is asked for."""
         allowed = self._key_hashes | set(access.key_hashes)
         if self._loopback and not allowed:
-            return
+            return ""
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         presented = digest.of_bytes(key.strip().encode())
         if scheme.lower() != "bearer" or not any(hmac.compare_digest(presented, known) for known in allowed):
             raise ApiError(401, "invalid_api_key", "send a valid API key as 'Authorization: Bearer KEY'")
+        return presented.removeprefix("sha256:")[:_ID_LENGTH]
 
 
 def _name_of(host: str) -> str:

@@ -10,10 +10,11 @@ from agent_daemon.activation import (
     MIB,
     TABLE,
     Action,
-    FreeMemory,
     Happening,
     choose_strategy,
     memory_bound,
+    on_demand,
+    resident,
     transition,
 )
 from agent_daemon.contract.release import (
@@ -22,10 +23,12 @@ from agent_daemon.contract.release import (
     DeviceRelease,
     Placement,
     Predicted,
+    Residency,
     ServedModel,
     Strategy,
 )
 from agent_daemon.contract.wire import TERMINAL_STATES, ActivationState
+from agent_daemon.room import FreeMemory
 
 CASES = sorted((Path(__file__).parents[1] / "cases" / "transitions").glob("*.json"))
 S = ActivationState
@@ -82,7 +85,9 @@ def test_a_pair_that_cannot_happen_is_a_bug_and_says_which() -> None:
 # -- strategy --------------------------------------------------------------------------------------------
 
 
-def model(letter: str, total: int, *, gpu: str | None = None, host: int = 0, name: str = "m") -> ServedModel:
+def model(
+    letter: str, total: int, *, gpu: str | None = None, host: int = 0, name: str = "m", **residency: bool
+) -> ServedModel:
     digest = "sha256:" + letter * 64
     placement = Placement(
         memory="vram" if gpu else "ram",
@@ -96,7 +101,10 @@ def model(letter: str, total: int, *, gpu: str | None = None, host: int = 0, nam
     )
     file = BlobRef(digest=digest, size=1, name="m.gguf")
     return ServedModel(
-        name=name, artifact=Artifact(ref="x", digest=digest, files=(file,)), placement=placement
+        name=name,
+        artifact=Artifact(ref="x", digest=digest, files=(file,)),
+        placement=placement,
+        residency=Residency(**residency),
     )
 
 
@@ -137,6 +145,35 @@ def test_each_gpu_has_to_hold_its_own_and_the_rest_lies_in_ram() -> None:
         FreeMemory(15, {"GPU-0": 100}),
     ):
         assert choose_strategy(wanted, NONE_RUN, short) is Strategy.REPLACE
+
+
+def test_of_what_is_loaded_on_demand_only_the_largest_needs_room() -> None:
+    stays = model("a", 100, name="a", pinned=True)
+    b, c = model("b", 30, name="b", on_demand=True), model("c", 50, name="c", on_demand=True)
+    wanted = new(stays, b, c)
+    assert [each.name for each in resident(wanted)] == ["a"]
+    assert [each.name for each in on_demand(wanted)] == ["b", "c"]
+    assert choose_strategy(wanted, NONE_RUN, FreeMemory(149, {})) is Strategy.REPLACE
+    assert choose_strategy(wanted, NONE_RUN, FreeMemory(150, {})) is Strategy.HANDOVER
+    # Those that are in memory already make room for one another.
+    running = frozenset({stays.engine_key(), c.engine_key()})
+    assert choose_strategy(wanted, running, FreeMemory(0, {})) is Strategy.HANDOVER
+    running = frozenset({stays.engine_key(), b.engine_key()})
+    assert choose_strategy(wanted, running, FreeMemory(19, {})) is Strategy.REPLACE
+    assert choose_strategy(wanted, running, FreeMemory(20, {})) is Strategy.HANDOVER
+    # In each memory it may be another one.
+    wanted = new(
+        model("b", 30, gpu="GPU-0", host=9, on_demand=True), model("c", 50, name="c", on_demand=True)
+    )
+    assert choose_strategy(wanted, NONE_RUN, FreeMemory(50, {"GPU-0": 30})) is Strategy.HANDOVER
+    assert choose_strategy(wanted, NONE_RUN, FreeMemory(50, {"GPU-0": 29})) is Strategy.REPLACE
+
+
+def test_a_worker_that_is_shared_stays_if_one_of_its_names_does() -> None:
+    a, twin = model("a", 60, name="a", on_demand=True), model("a", 60, name="twin")
+    assert [each.name for each in resident(new(a, twin))] == ["a", "twin"]
+    assert on_demand(new(a, twin)) == ()
+    assert choose_strategy(new(a, twin), NONE_RUN, FreeMemory(60, {})) is Strategy.HANDOVER
 
 
 @pytest.mark.parametrize("named", [Strategy.HANDOVER, Strategy.REPLACE])

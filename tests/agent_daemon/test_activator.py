@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent_daemon.activation import FreeMemory
 from agent_daemon.activator import Activator
-from agent_daemon.contract.release import DeviceRelease, Probe, ServedModel
-from agent_daemon.contract.wire import ActivationEvent, Outcome
+from agent_daemon.contract.release import DeviceRelease, Probe, Residency, ServedModel
+from agent_daemon.contract.wire import ActivationEvent, Outcome, WorkerEvent, WorkerState
 from agent_daemon.contract.wire import ActivationState as S
 from agent_daemon.errors import BlobsMissing, Conflict, NotFound, QuarantinedRelease
 from agent_daemon.journal import Journal
+from agent_daemon.residency import Residents
+from agent_daemon.room import FreeMemory
 from agent_daemon.serving import Serving
 from agent_daemon.store import Store
 from agent_daemon.supervisor import Supervisor
@@ -20,7 +22,7 @@ from agent_daemon.worker_messages import Load
 from agent_daemon.worker_process import WorkerProcess
 from tests.support.inventory_messages import device_release, digest
 from tests.support.models import quickstart_model, refused_by_llama
-from tests.support.releases import artifact, release, served
+from tests.support.releases import MIB, artifact, release, served
 
 PLENTY = FreeMemory(ram=2**40, vram={})
 NOTHING = FreeMemory(ram=0, vram={})
@@ -32,14 +34,24 @@ class Device:
     def __init__(self, folder: Path, store: Store) -> None:
         self._folder = folder
         self.free = PLENTY
+        self.ram: int | None = None
+        """Bytes for models on this device; None: `free` is all there is to know."""
         self.published = 0
         self.journal = Journal(folder / "journal.db")
         self.store = store
         self.serving = Serving()
-        self.supervisor = Supervisor(self._spawn, lambda _event: None)
+        self.told: list[WorkerEvent] = []
+        self.supervisor = Supervisor(self._spawn, self.told.append)
+        self.residents = Residents(self.supervisor, self._free)
         self.activator = Activator(
-            self.journal, store, self.supervisor, self.serving, lambda: self.free, self._publish
+            *(self.journal, store, self.supervisor, self.residents, self.serving),
+            *(self._free, self._publish),
         )
+
+    def _free(self) -> FreeMemory:
+        if self.ram is None:
+            return self.free
+        return FreeMemory(self.ram - sum(each.ram_bytes or 0 for each in self.supervisor.status()), {})
 
     def _publish(self) -> None:
         self.published += 1
@@ -63,6 +75,7 @@ class Device:
                 await scenario()
             finally:
                 await self.activator.close()
+                await self.residents.close()
                 await self.supervisor.close()
 
         asyncio.run(whole())
@@ -311,5 +324,104 @@ def test_after_a_restart_staging_waits_on_and_nothing_is_served(device: Device) 
         await asyncio.sleep(0.05)
         assert device.journal.latest() == operation
         assert device.supervisor.keys() == frozenset()
+
+    device.run(scenario)
+
+
+# -- models that do not fit together ---------------------------------------------------------------------
+
+TWO_AT_ONCE = 400 * MIB
+"""Room for two of these models: predicted with 189 MiB each, and measured with more than 106."""
+PINNED = Residency(pinned=True)
+ON_DEMAND = Residency(on_demand=True)
+
+
+def on_demand_release(*last: ServedModel, number: int = 1, **more: Any) -> DeviceRelease:
+    """`first` is pinned, `second` and the others come and go."""
+    return release(
+        served("first", quickstart_model(), context=256, residency=PINNED),
+        served("second", quickstart_model(), context=512, residency=ON_DEMAND),
+        *last,
+        number=number,
+        **more,
+    )
+
+
+@pytest.mark.engine
+def test_each_model_on_demand_is_probed_in_its_turn_beside_those_that_stay(device: Device) -> None:
+    wanted = on_demand_release(served("third", quickstart_model(), context=768, residency=ON_DEMAND))
+    device.ram = TWO_AT_ONCE
+
+    async def scenario() -> None:
+        events = await device.deploy(wanted)
+        assert events[-1].outcome is Outcome.SUCCEEDED, events[-1].detail
+        states = {name: status.state for status in device.supervisor.status() for name in status.models}
+        assert states == {
+            "first": WorkerState.READY,
+            "second": WorkerState.UNLOADED,
+            "third": WorkerState.READY,
+        }
+        told = [(event.what, event.model) for event in device.told if event.what in ("ready", "stopped")]
+        assert told == [("ready", "first"), ("ready", "second"), ("stopped", "second"), ("ready", "third")]
+        # What the probe needed in memory is free to go afterwards, and what is pinned is not.
+        await device.residents.bring(wanted.models[1].engine_key())
+        assert device.supervisor.process(wanted.models[2].engine_key()) is None
+        assert device.supervisor.process(wanted.models[0].engine_key()) is not None
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+def test_one_broken_model_on_demand_reverts_the_whole(device: Device, store: Store, tmp_path: Path) -> None:
+    file = refused_by_llama(tmp_path)
+    bad = on_demand_release(served("third", file, context=256, residency=ON_DEMAND), number=2)
+    device.ram = TWO_AT_ONCE
+
+    async def scenario() -> None:
+        assert (await device.deploy(GOOD))[-1].outcome is Outcome.SUCCEEDED
+        events = await device.deploy(bad)
+        assert events[-1].outcome is Outcome.REVERTED
+        assert events[-1].detail is not None
+        assert events[-1].detail.startswith("probe failed: third could not be loaded: ")
+        assert (device.serving.names(), set(device.pids())) == (("assistant",), {"assistant"})
+        # Said again with --retry it is tried again, not refused by what is remembered.
+        loads = [event.model for event in device.told].count("third")
+        assert (await device.deploy(bad, retry=True))[-1].outcome is Outcome.REVERTED
+        assert [event.model for event in device.told].count("third") == 2 * loads
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+def test_an_idle_model_on_demand_makes_way_for_a_new_release_that_serves_it_too(device: Device) -> None:
+    old = on_demand_release()
+    larger = served("first", quickstart_model(), context=1024, residency=PINNED)
+    new = release(larger, old.models[1], number=2)
+    device.ram = TWO_AT_ONCE
+
+    async def scenario() -> None:
+        assert (await device.deploy(old))[-1].outcome is Outcome.SUCCEEDED
+        assert len(device.supervisor.running()) == 2
+        events = await device.deploy(new)
+        assert events[-1].outcome is Outcome.SUCCEEDED, events[-1].detail
+        assert "strategy: replace" in [event.detail for event in events]
+        assert device.supervisor.keys() == {model.engine_key() for model in new.models}
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+def test_after_a_restart_only_what_stays_is_loaded(device: Device) -> None:
+    wanted = on_demand_release()
+    done = device.journal.begin(device.journal.keep_release(wanted), 1)
+    device.journal.advance(done.id, S.COMMITTED)
+
+    async def scenario() -> None:
+        await device.activator.recover()
+        await device.supervisor.wait_ready(wanted.models[0].engine_key())
+        assert device.supervisor.running() == {wanted.models[0].engine_key()}
+        assert device.serving.names() == ("first", "second")
+        await device.residents.bring(wanted.models[1].engine_key())
+        assert len(device.supervisor.running()) == 2
 
     device.run(scenario)

@@ -7,9 +7,11 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent_daemon.contract.histogram import Histogram
 from agent_daemon.contract.wire import Ack, CheckIn, Heartbeat, RecordKind, Usage, WorkerEvent
 from agent_daemon.errors import AgentError, UsageProblem
 from agent_daemon.spool import Spool
@@ -22,8 +24,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "spool.db"
 
 
-def usage(minute: int = 60, model: str = "chat", number: int = 1, **counts: int) -> Usage:
-    return Usage(minute=minute, model=model, release=RELEASE, number=number, **({"requests": 1} | counts))
+def usage(minute: int = 60, model: str = "chat", number: int = 1, **more: Any) -> Usage:
+    told = {"minute": minute, "model": model, "release": RELEASE, "number": number, "requests": 1}
+    return Usage.model_validate({**told, **more})
 
 
 def event(what: str = "ready") -> WorkerEvent:
@@ -193,6 +196,42 @@ def test_requests_of_one_minute_model_and_release_become_one_row(path: Path) -> 
     spool.close()
 
 
+def test_requests_of_other_adapters_and_keys_are_rows_of_their_own(path: Path) -> None:
+    spool = Spool(path)
+    who = [("", ""), ("legal", ""), ("legal", "0123456789ab"), ("", "0123456789ab"), ("", "")]
+    for adapter, key in who:
+        spool.count(usage(adapter=adapter, key=key, prompt_tokens=10, cached_tokens=4))
+    assert spool.close_minutes(None) == 4
+    rows = [Usage.model_validate(record.body) for record in spool.check_in("a1").records]
+    assert {(row.adapter, row.key): (row.requests, row.cached_tokens) for row in rows} == {
+        ("", ""): (2, 8),
+        ("legal", ""): (1, 4),
+        ("legal", "0123456789ab"): (1, 4),
+        ("", "0123456789ab"): (1, 4),
+    }
+    spool.close()
+
+
+def test_histograms_of_a_minute_add_up_over_a_restart(path: Path) -> None:
+    first, then = [0.01, 0.3], [0.3, 900.0]
+    for seconds in (first, then):
+        spool = Spool(path)
+        for each in seconds:
+            counts = Histogram.of([each]).counts
+            spool.count(
+                usage(ttft_histogram=counts, queue_ms=5, queue_histogram=Histogram.of([0.005]).counts)
+            )
+        spool.close()
+    spool = Spool(path)
+    spool.close_minutes(None)
+    (row,) = (Usage.model_validate(record.body) for record in spool.check_in("a1").records)
+    assert row.ttft_histogram == Histogram.of(first + then).counts
+    assert row.queue_histogram == Histogram.of([0.005] * 4).counts
+    assert row.inter_token_histogram == (0,) * 17
+    assert (row.requests, row.queue_ms) == (4, 20)
+    spool.close()
+
+
 def test_a_minute_counted_on_after_it_was_closed_makes_a_second_row_that_adds_up(path: Path) -> None:
     spool = Spool(path)
     spool.count(usage(60))
@@ -345,10 +384,10 @@ def test_a_file_that_was_created_and_never_written_is_begun(path: Path) -> None:
 def test_a_newer_file_is_refused_and_left_as_it_is(path: Path) -> None:
     spool = Spool(path)
     spool.append(RecordKind.WORKER, event())
-    spool._connection.execute("PRAGMA user_version = 2")
+    spool._connection.execute("PRAGMA user_version = 3")
     spool.close()
     before = path.read_bytes()
-    with pytest.raises(UsageProblem, match=r"newer edgectl-agent \(format 2, this one knows 1\)"):
+    with pytest.raises(UsageProblem, match=r"newer edgectl-agent \(format 3, this one knows 2\)"):
         Spool(path)
     assert path.read_bytes() == before
 

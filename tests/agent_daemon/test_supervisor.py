@@ -10,13 +10,14 @@ import openai
 import pytest
 from openai import OpenAI
 
-from agent_daemon.contract.release import Sampling, ServedModel
+from agent_daemon.contract.release import Residency, Sampling, ServedModel
 from agent_daemon.contract.wire import WorkerEvent, WorkerState
 from agent_daemon.errors import WorkerFailure
 from agent_daemon.supervisor import Supervisor
 from agent_daemon.worker_messages import Done, Generate, Load, Started
 from agent_daemon.worker_process import WorkerProcess
 from tests.support.agent import AgentProcess, wait_until
+from tests.support.idle_worker import spawn_idle
 from tests.support.models import quickstart_model, refused_by_llama
 from tests.support.releases import client, served, usage_of, worker_of
 
@@ -140,22 +141,29 @@ def test_a_client_that_leaves_without_streaming_stops_the_generation(
     assert counted["completion_tokens"] < 300
 
 
-def test_a_client_that_leaves_while_it_waits_for_its_turn_costs_nothing(
+def test_a_client_that_leaves_while_it_waits_for_its_turn_gives_its_place_back(
     served_agent: AgentProcess, openai_client: OpenAI
 ) -> None:
     import http.client
     import json
 
-    before = usage_of(served_agent, "single")["requests"]
+    def active() -> int:
+        return int(worker_of(served_agent, "single")["active_requests"])
+
+    before = usage_of(served_agent, "single")
     with openai_client.completions.create(model="single", **LONG, stream=True) as running:
         next(running)
         waiting = http.client.HTTPConnection("127.0.0.1", served_agent.port)
         waiting.request("POST", "/v1/completions", json.dumps({"model": "single", **LONG}))
+        wait_until(lambda: active() == 2, pause=0.01)
         waiting.close()
-    wait_until(lambda: worker_of(served_agent, "single")["active_requests"] == 0)
+        wait_until(lambda: active() == 1, pause=0.01)
+    wait_until(lambda: active() == 0)
     answer = openai_client.completions.create(model="single", prompt=COUNT, max_tokens=2)
     assert answer.usage is not None
-    assert usage_of(served_agent, "single")["requests"] == before + 2
+    counted = usage_of(served_agent, "single")
+    assert counted["requests"] == before["requests"] + 3
+    assert counted["failures"] == before["failures"] + 2
 
 
 # -- the supervisor by itself, with real workers ---------------------------------------------------------
@@ -234,7 +242,7 @@ def test_models_with_the_same_engine_share_a_worker_and_a_drain_waits_for_its_re
         assert last.completion_tokens == 20
         assert supervisor.process(key) is None
         assert not stopping.done()
-        await supervisor.end_request(key, 12.5)
+        supervisor.end_request(key, 12.5)
         await stopping
         assert supervisor.keys() == frozenset()
         assert process.ended.is_set()
@@ -264,6 +272,109 @@ def test_a_worker_that_is_stopped_while_it_loads_has_not_crashed(tmp_path: Path)
 
     asyncio.run(scenario())
     assert bench.what() == ["started", "stopped"]
+
+
+def test_a_drain_ends_what_is_not_done_within_its_deadline(tmp_path: Path) -> None:
+    bench = Bench(quickstart_model(), tmp_path / "worker.log")
+    model = served("m", quickstart_model())
+    key = model.engine_key()
+
+    async def scenario() -> None:
+        supervisor = bench.supervisor
+        supervisor.start([model], restart=True)
+        process = await supervisor.wait_ready(key)
+        supervisor.begin_request(key)
+        events = process.generate(Generate(id=0, prompt=COUNT, sampling=Sampling(temperature=0)))
+        assert isinstance(await anext(events), Started)
+        stopping = asyncio.create_task(supervisor.stop([key], drain=0.05))
+        # What is new is refused while this goes on.
+        while supervisor.process(key):
+            await asyncio.sleep(0)
+        assert not process.ended.is_set()
+        with pytest.raises(WorkerFailure, match="the worker was stopped"):
+            [event async for event in events]
+        supervisor.end_request(key, None)
+        await stopping
+        assert process.ended.is_set()
+
+    asyncio.run(scenario())
+    assert bench.what() == ["started", "ready", "stopped"]
+
+
+def test_only_an_idle_worker_is_unloaded_and_it_keeps_its_place() -> None:
+    told: list[WorkerEvent] = []
+    model = served("m", quickstart_model())
+    key = model.engine_key()
+
+    async def spawn(_model: ServedModel) -> WorkerProcess:
+        return await spawn_idle(1 << 20)
+
+    async def scenario() -> None:
+        supervisor = Supervisor(spawn, told.append)
+        assert not await supervisor.unload(key, "it is not there")
+        supervisor.start([model], restart=True)
+        assert not await supervisor.unload(key, "it is starting")
+        process = await supervisor.wait_ready(key)
+        supervisor.begin_request(key)
+        assert not await supervisor.unload(key, "it is busy")
+        assert supervisor.process(key) is process
+        supervisor.end_request(key, None)
+        unloading = asyncio.create_task(supervisor.unload(key, "nobody needs it"))
+        await asyncio.sleep(0)
+        # A request that comes in this moment does not get a worker that is about to end.
+        assert supervisor.process(key) is None
+        assert await unloading
+        assert process.ended.is_set()
+        (status,) = supervisor.status()
+        assert (status.state, status.pid, status.error) == (WorkerState.UNLOADED, None, None)
+        assert status.restarts == 0
+        assert (supervisor.keys(), supervisor.running()) == ({key}, frozenset())
+        # A release that serves it again does not need it in memory.
+        supervisor.start([model], restart=True)
+        assert supervisor.running() == frozenset()
+        supervisor.load(key)
+        assert (await supervisor.wait_ready(key)).pid != process.pid
+        await supervisor.close()
+
+    asyncio.run(scenario())
+    assert [(event.what, event.detail) for event in told if event.what == "stopped"] == [
+        ("stopped", "unloaded: nobody needs it"),
+        ("stopped", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ([{"on_demand": True}, {"on_demand": True}], {"on_demand": True}),
+        ([{"on_demand": True}, {}], {}),
+        ([{"on_demand": True}, {"pinned": True}], {"pinned": True}),
+        ([{"idle_ttl": 5}, {"idle_ttl": 60}], {"idle_ttl": 60}),
+        ([{"idle_ttl": 5}, {}], {}),
+    ],
+)
+def test_a_shared_worker_stays_for_whoever_wants_it_longest(
+    asked: list[dict[str, Any]], expected: dict[str, Any]
+) -> None:
+    models = [
+        served(f"m{number}", quickstart_model(), residency=Residency(**each))
+        for number, each in enumerate(asked)
+    ]
+
+    async def spawn(_model: ServedModel) -> WorkerProcess:
+        return await spawn_idle(1 << 20)
+
+    async def scenario() -> None:
+        supervisor = Supervisor(spawn, lambda _event: None)
+        supervisor.start(models, restart=True)
+        seat = supervisor.seated(models[0].engine_key())
+        assert seat.residency == Residency(**expected)
+        assert (seat.state is WorkerState.UNLOADED) is seat.residency.on_demand
+        if not seat.residency.on_demand:
+            await supervisor.wait_ready(seat.key)
+        await supervisor.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_program_that_cannot_be_started_is_tried_again_with_growing_pauses() -> None:

@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai import OpenAI
 from starlette.responses import PlainTextResponse
-from starlette.types import Message, Scope
+from starlette.types import Message, Receive, Scope, Send
 
 from agent_daemon.contract import digest
 from agent_daemon.contract.release import Access
@@ -47,8 +47,12 @@ def ask(
     headers.setdefault("host", "127.0.0.1:11500")
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
     scope: Scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": b""}
+
+    async def inside(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(f"inside {scope['state']['key']}".strip())(scope, receive, send)
+
     guard = Guard(
-        PlainTextResponse("inside"),
+        inside,
         loopback=loopback,
         key_hashes=frozenset(digest.of_bytes(key.encode()) for key in keys),
         access=lambda: access or Access(),
@@ -155,9 +159,34 @@ def test_away_from_loopback_nobody_is_let_in_while_there_is_no_key() -> None:
     assert ask(loopback=False, authorization="Bearer ")[0] == 401
 
 
-def test_whether_it_lives_may_be_asked_without_a_key() -> None:
-    assert ask(path="/healthz", keys=(KEY,))[0] == ask(path="/readyz", keys=(KEY,))[0] == 200
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json"])
+def test_whether_it_lives_and_what_it_can_do_may_be_asked_without_a_key(path: str) -> None:
+    assert ask(path=path, keys=(KEY,))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/tokenize", "/v1/responses", "/openapi.json/"])
+def test_everything_else_needs_one(path: str) -> None:
+    assert ask(path=path, keys=(KEY,))[0] == 401
+
+
+def test_a_way_around_by_dots_does_not_lead_past_the_key() -> None:
     assert ask(path="/healthz/../v1/models", keys=(KEY,))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("keys", "headers", "path", "identity"),
+    [
+        ((KEY, OTHER_KEY), {"authorization": f"Bearer {KEY}"}, "/v1/models", "fc0b4c486487"),
+        ((KEY, OTHER_KEY), {"authorization": f"Bearer {OTHER_KEY}"}, "/v1/models", "656e2e937cdc"),
+        ((), {}, "/v1/models", ""),
+        ((), {"authorization": "Bearer whatever"}, "/v1/models", ""),
+        ((KEY,), {}, "/healthz", ""),
+    ],
+)
+def test_the_key_that_was_used_is_known_inside_by_the_beginning_of_its_hash(
+    keys: tuple[str, ...], headers: dict[str, str], path: str, identity: str
+) -> None:
+    assert ask(path=path, keys=keys, **headers)[2] == f"inside {identity}".strip()
 
 
 def test_a_refusal_says_how_to_send_a_key() -> None:
@@ -226,6 +255,10 @@ def test_an_agent_without_a_release_lives_and_is_not_ready(guarded: AgentProcess
         ("OPTIONS", "/v1/models", None, 405, "method_not_allowed", "invalid_request_error"),
         ("POST", "/v1/chat/completions", b"hello", 400, "invalid_request", "invalid_request_error"),
         ("POST", "/v1/completions", b"", 400, "invalid_request", "invalid_request_error"),
+        ("POST", "/v1/responses", b"[" * 1_000_000, 400, "invalid_request", "invalid_request_error"),
+        ("POST", "/tokenize", b'{"content": "\\ud800"}', 400, "invalid_request", "invalid_request_error"),
+        ("POST", "/tokenize", b'{"content": "x"}', 400, "invalid_request", "invalid_request_error"),
+        ("GET", "/metrics", None, 404, "not_found", "not_found_error"),
         ("POST", "/v1/embeddings", b"[]", 400, "invalid_request", "invalid_request_error"),
     ],
 )

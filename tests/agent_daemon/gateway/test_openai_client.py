@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
-from openai.types.chat import ChatCompletionChunk
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.support.agent import AgentProcess
 from tests.support.releases import usage_of, worker_of
@@ -29,6 +29,12 @@ def client(served_agent: AgentProcess) -> Iterator[OpenAI]:
 
 def text_of(chunks: list[ChatCompletionChunk]) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+
+def cost(answer: ChatCompletion) -> tuple[int, int]:
+    """Tokens of prompt and answer. How much of the prompt was kept from before is another matter."""
+    assert answer.usage is not None
+    return answer.usage.prompt_tokens, answer.usage.completion_tokens
 
 
 # -- answers ---------------------------------------------------------------------------------------------
@@ -150,7 +156,7 @@ def test_system_prompt_and_sampling_of_the_manifest_apply_where_the_client_says_
         model="assistant", messages=[system, *HELLO], temperature=0, max_tokens=5
     )
     assert by_manifest.choices[0].message == by_hand.choices[0].message
-    assert by_manifest.usage == by_hand.usage
+    assert cost(by_manifest) == cost(by_hand)
     assert by_manifest.usage is not None
     assert by_manifest.usage.completion_tokens <= 5
     bare = client.chat.completions.create(model="assistant", messages=HELLO, temperature=0, max_tokens=5)
@@ -165,7 +171,7 @@ def test_a_client_may_say_otherwise_than_the_manifest(client: OpenAI) -> None:
         model="assistant", messages=[system, *HELLO], max_completion_tokens=9, temperature=0
     )
     assert other.choices[0].message == same.choices[0].message
-    assert other.usage == same.usage
+    assert cost(other) == cost(same)
 
 
 def test_temperature_zero_is_deterministic_and_a_seed_reproduces(client: OpenAI) -> None:
@@ -235,7 +241,8 @@ def test_a_busy_model_lets_twelve_wait_and_tells_the_others_when_to_come_again(c
         try:
             answer = client.completions.create(model="single", prompt=COUNT, temperature=0, max_tokens=1)
         except openai.RateLimitError as error:
-            return f"{error.code}: {error.body['message']} ({error.response.headers['retry-after']} s)"
+            again = int(error.response.headers["retry-after"])
+            return f"{error.code}: {error.body['message']} ({again >= 1})"
         assert answer.usage is not None
         return answer.usage.completion_tokens
 
@@ -254,7 +261,7 @@ def test_a_busy_model_lets_twelve_wait_and_tells_the_others_when_to_come_again(c
         stream.close()
         answers = [each.result() for each in asked]
     busy = "single is busy and 12 requests wait already; try again in a moment"
-    assert sorted(map(str, answers)) == ["1"] * 12 + [f"rate_limit_exceeded: {busy} (4 s)"] * 8
+    assert sorted(map(str, answers)) == ["1"] * 12 + [f"rate_limit_exceeded: {busy} (True)"] * 8
 
 
 @pytest.mark.parametrize(
@@ -264,12 +271,13 @@ def test_a_busy_model_lets_twelve_wait_and_tells_the_others_when_to_come_again(c
         ({"top_p": 0}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
         ({"presence_penalty": -3}, "presence_penalty"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
     ],
 )
 def test_a_parameter_that_cannot_be_honoured_is_named(client: OpenAI, wrong: Any, named: str) -> None:

@@ -1,0 +1,57 @@
+"""What models take of a device's memory, and what is missing. PURE. Sizes are bytes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent_daemon.contract.release import Placement
+
+
+@dataclass(frozen=True)
+class FreeMemory:
+    """Bytes that are free right now. None: unknown, which is never taken for enough."""
+
+    ram: int | None
+    vram: Mapping[str, int | None]
+    """By GPU uuid."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that something takes, or gives back when it ends."""
+
+    ram: int = 0
+    vram: Mapping[str, int] = field(default_factory=dict)
+    """By GPU uuid; a GPU that is not named is the empty text."""
+
+    def __add__(self, other: "Need") -> "Need":
+        uuids = self.vram.keys() | other.vram.keys()
+        vram = {uuid: self.vram.get(uuid, 0) + other.vram.get(uuid, 0) for uuid in uuids}
+        return Need(self.ram + other.ram, vram)
+
+    def less(self, other: "Need") -> "Need":
+        """What is left of it where `other` is there already, in each memory."""
+        vram = {uuid: max(0, size - other.vram.get(uuid, 0)) for uuid, size in self.vram.items()}
+        return Need(max(0, self.ram - other.ram), vram)
+
+    def or_more(self, other: "Need") -> "Need":
+        """In each memory the larger of both: what has room for either, one at a time."""
+        uuids = self.vram.keys() | other.vram.keys()
+        vram = {uuid: max(self.vram.get(uuid, 0), other.vram.get(uuid, 0)) for uuid in uuids}
+        return Need(max(self.ram, other.ram), vram)
+
+
+def need(placement: Placement) -> Need:
+    """What one placed model takes, as it was predicted."""
+    predicted = placement.predicted
+    if placement.memory == "vram":
+        return Need(predicted.host, {placement.gpu_uuid or "": predicted.total})
+    return Need(predicted.total)
+
+
+def short(wanted: Need, free: FreeMemory) -> Need | None:
+    """What is missing in each memory, or None when `wanted` fits. Of a memory whose free bytes are not known,
+    all is missing."""
+    ram = max(0, wanted.ram - (free.ram or 0))
+    vram = {uuid: size - (free.vram.get(uuid) or 0) for uuid, size in wanted.vram.items()}
+    vram = {uuid: size for uuid, size in vram.items() if size > 0}
+    return Need(ram, vram) if ram or vram else None
