@@ -4,7 +4,7 @@ _SMOOTHING = 0.3
 """Weight of the newest step in the estimate."""
 _FEWEST = 16
 """Tokens: below this a step costs about as much as with none."""
-WHILE_STREAMING = 0.25
+WHILE_STREAMING = 0.5
 """Seconds of a step while answers are being generated: the gap in their tokens that a prompt may cause."""
 ALONE = 1.0
 """Seconds of a step that only computes prompts: what a newcomer, or a cancellation, may have to wait."""

@@ -148,7 +148,7 @@ def test_a_long_prompt_is_cut_so_that_running_answers_go_on_between_the_pieces(d
     tokens = len(desk.model.tokenize(long))
     assert 511 < tokens < 1022
     desk.ask(2, prompt=long, max_tokens=2)
-    # Each step of the long prompt takes at most what the engine expects to do in a quarter of a second.
+    # Each step of the long prompt takes at most what the engine expects to do in half a second.
     while not any(isinstance(event, Text) for event in desk.of(2)):
         said = len(desk.of(1))
         desk.engine.step()
