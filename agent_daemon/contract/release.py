@@ -7,7 +7,7 @@ deployed twice is the same release: that is what makes a quarantine hold and a d
 
 import json
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -26,6 +26,10 @@ class Value(BaseModel):
     """A frozen value; unknown keys are an error, so a typo or a newer field never passes in silence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ADDED: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came later. Digests leave them out while they hold their default, so that what a device holds, and
+    what it has quarantined, keeps its digest when the software is upgraded."""
 
 
 class Strategy(StrEnum):
@@ -71,6 +75,8 @@ class Predicted(Value):
 class Placement(Value):
     """How one model sits on one device."""
 
+    ADDED = frozenset({"cells"})
+
     memory: Literal["vram", "ram"]
     gpu_uuid: str | None = None
     gpu_layers: Annotated[int, Field(ge=0)]
@@ -87,6 +93,8 @@ class Placement(Value):
 
 class Sampling(Value):
     """Defaults for requests that do not say otherwise."""
+
+    ADDED = frozenset({"typical_p", "frequency_penalty", "presence_penalty"})
 
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -134,6 +142,8 @@ class Residency(Value):
 class ServedModel(Value):
     """One name in `/v1/models`, and one more for each adapter."""
 
+    ADDED = frozenset({"adapters", "limits", "residency"})
+
     name: ModelName
     task: Task = "chat"
     artifact: Artifact
@@ -147,12 +157,10 @@ class ServedModel(Value):
     def engine_key(self) -> str:
         """Digest of what a worker must be restarted for. Two served models with the same key share weights and
         settings, so a release that changes only a name, a prompt or sampling keeps its workers."""
-        content = {
-            "artifact": self.artifact.digest,
-            "adapters": [[each.name, each.artifact.digest, each.scale] for each in self.adapters],
-            "task": self.task,
-            "placement": self.placement.model_dump(mode="json", exclude={"predicted"}),
-        }
+        placement = _settled(self.placement, self.placement.model_dump(mode="json", exclude={"predicted"}))
+        content = {"artifact": self.artifact.digest, "task": self.task, "placement": placement}
+        if self.adapters:
+            content["adapters"] = [[each.name, each.artifact.digest, each.scale] for each in self.adapters]
         return digests.of_bytes(json.dumps(content, sort_keys=True).encode())
 
 
@@ -171,6 +179,8 @@ class Probe(Value):
 
 class Access(Value):
     """Who may call the gateway. Keys are held and sent only as hashes."""
+
+    ADDED = frozenset({"metrics"})
 
     key_hashes: tuple[DigestText, ...] = ()
     origins: tuple[str, ...] = ()
@@ -196,7 +206,7 @@ class DeviceRelease(Value):
 
     def digest(self) -> str:
         """Digest of the canonical content (see the module's text)."""
-        content = self.model_dump(mode="json", exclude={"number"})
+        content = _settled(self, self.model_dump(mode="json", exclude={"number"}))
         return digests.of_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
     def blobs(self) -> tuple[BlobRef, ...]:
@@ -207,3 +217,20 @@ class DeviceRelease(Value):
                 for file in artifact.files:
                     seen.setdefault(file.digest, file)
         return tuple(seen.values())
+
+
+def _settled(value: object, dumped: Any) -> Any:
+    """What of a dumped value its digest covers."""
+    if isinstance(value, tuple):
+        return [_settled(each, part) for each, part in zip(value, dumped, strict=True)]
+    if not isinstance(value, Value):
+        return dumped
+    fields = type(value).model_fields
+    return {
+        name: _settled(getattr(value, name), part)
+        for name, part in dumped.items()
+        if not (
+            name in value.ADDED
+            and getattr(value, name) == fields[name].get_default(call_default_factory=True)
+        )
+    }
