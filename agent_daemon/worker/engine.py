@@ -240,7 +240,7 @@ class Engine:
                 continue
             parts = [_Part(sequence, sequence.upcoming(1)) for sequence in generating]
             prompts = [sequence for sequence in mine if not self._generates(sequence)]
-            if prompts and (room := self._room(len(parts))):
+            if prompts and (room := self._room(len(parts), prompts)):
                 parts += self._shared_out(room, prompts)
             if parts:
                 return parts
@@ -262,10 +262,11 @@ class Engine:
     def _generates(self, sequence: Sequence) -> bool:
         return sequence.pending == 1 and len(sequence.tokens) > self._running[sequence].prompt_tokens
 
-    def _room(self, taken: int) -> int:
-        """Prompt tokens that this step may take: by the batch, by time, and by cells."""
+    def _room(self, taken: int, prompts: list[Sequence]) -> int:
+        """Prompt tokens that this step may take: by what there is, by the batch, by time, and by cells."""
         streaming = any(self._generates(sequence) for sequence in self._running)
         most = self._pace.room(streaming, self._model.batch_limit - taken)
+        most = min(most, sum(sequence.pending for sequence in prompts))
         if not self._table.make_room(taken + most):
             most = min(most, self._model.cells - self._table.cells_used - taken)
         return most
@@ -304,6 +305,9 @@ class Engine:
 
     def _recover(self, parts: list[_Part], code: int) -> None:
         """After a batch that was not computed: `code` 1 is a lack of cells, all else a fault of one of its parts."""
+        if code != 1 and len(parts) == 1:
+            self._finish(parts[0].sequence, "error", f"llama.cpp could not compute it (code {code})")
+            return
         lost = [part.sequence for part in parts if not self._table.rewind(part.sequence)]
         for sequence in lost:
             self._put_back(sequence)
@@ -311,11 +315,6 @@ class Engine:
             if not self._table.evict_all():
                 self._full = True
                 self._step_back()
-            return
-        if len(parts) == 1:
-            sequence = parts[0].sequence
-            if sequence in self._running:
-                self._finish(sequence, "error", f"llama.cpp could not compute it (code {code})")
             return
         before = len(self._running)
         alone = [part for part in parts if part.sequence not in lost]

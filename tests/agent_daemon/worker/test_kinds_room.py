@@ -162,3 +162,39 @@ def test_a_mix_with_cancels_in_few_cells(kind: str, seed: int) -> None:
     assert stats.cells_used == stats.cells_held
     desk.close()
     assert_nothing_is_left(desk)
+
+
+# -- when llama.cpp cannot compute -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CHAT)
+def test_a_fault_is_that_of_one_request_and_the_others_do_not_notice(kind: str) -> None:
+    """A token that no vocabulary has stands for whatever llama.cpp may refuse: it refuses the whole batch."""
+    desk = made(kind, 512, 4)
+    prompts = {number: f"{number} {word} " * 9 for number, word in enumerate(("owls", "bees", "ants"), 1)}
+    for number, prompt in prompts.items():
+        ask(desk, number, prompt)
+    desk.engine._admit()
+    faulty = next(sequence for sequence, item in desk.engine._running.items() if item.request.id == 2)
+    faulty.tokens[-1] = 10**9
+    desk.finish()
+    done = desk.of(2)[-1]
+    assert (done.finish_reason, done.completion_tokens) == ("error", 0)
+    assert done.error == "llama.cpp could not compute it (code -1)"
+    assert_greedy(desk, kind, {number: prompts[number] for number in (1, 3)})
+    desk.close()
+    assert_nothing_is_left(desk)
+
+
+def test_when_nothing_can_be_computed_the_engine_says_so() -> None:
+    from agent_daemon.worker.engine import EngineBroken
+
+    desk = made("dense", 512, 4)
+    for number in (1, 2):
+        ask(desk, number, "the same fault " * number)
+    desk.engine._admit()
+    for sequence in desk.engine._running:
+        sequence.tokens[-1] = 10**9
+    with pytest.raises(EngineBroken, match="returned -1 for each of 2 sequences"):
+        desk.finish()
+    desk.close()
