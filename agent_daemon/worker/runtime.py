@@ -20,6 +20,8 @@ from agent_daemon.contract.wire import RuntimeFacts
 
 _SWITCH = "EDGECTL_TEST_SIMULATE_OFFLOAD"
 _OFFLOADED = re.compile(r"offloaded (\d+)/\d+ layers to GPU")
+_RECEIVERS: list[Any] = []
+"""Every log callback that llama.cpp was ever given."""
 _LEVEL_INFO, _LEVEL_WARNING, _LEVEL_ERROR, _LEVEL_CONTINUED = 2, 3, 4, 5
 
 
@@ -86,7 +88,8 @@ class EngineLog:
                 self._level = level
             self._receive(text.decode(errors="replace"))
 
-        self._callback = receive  # ctypes does not keep it alive
+        # llama.cpp calls it for as long as the process lives, and ctypes does not keep it alive.
+        _RECEIVERS.append(receive)
         llama_cpp.llama_log_set(receive, ctypes.c_void_p(0))
 
     def _receive(self, text: str) -> None:

@@ -24,11 +24,7 @@ def load_model(task: Any, context: int, parallel: int, path: Path | None = None,
         threads=1,
         **more,
     )
-    log = EngineLog()
-    model = Model(load, log)
-    # llama.cpp calls the log for as long as the process lives.
-    model.log_of_the_test = log  # type: ignore[attr-defined]
-    return model
+    return Model(load, EngineLog())
 
 
 @pytest.fixture(scope="session")
