@@ -118,7 +118,7 @@ def _greet(transport: Any, endpoint: Endpoint, deadline: float) -> None:
         return
     if time.monotonic() - started >= seconds - 0.2:
         raise Unreachable(
-            f"{endpoint.label}: something accepted the connection and then said nothing for {seconds:.3g} s",
+            f"{endpoint.label}: something accepted the connection and then said nothing for {round(seconds, 1):g} s",
             "is that port sshd's, and is the device overloaded?",
         )
     if not transport.remote_version:
