@@ -1,7 +1,7 @@
 """How many finished sequences are worth keeping. PURE.
 
 In a unified cache every token of an answer attends over all cells in use, those of finished sequences too: here,
-two thousand of them made a token an eighth to a quarter dearer. They pay when conversations go on, and not at
+two thousand of them made a step of eight answers a tenth to a third dearer. They pay when conversations go on, and not at
 all when every request is new. So the number follows what happens: one that was kept and used speaks for more, one
 that went unused for fewer, and a prompt that goes on from one that was let go too early for more again.
 """
