@@ -43,6 +43,9 @@ class Need:
 def need(placement: Placement) -> Need:
     """What one placed model takes, as it was predicted."""
     predicted = placement.predicted
+    if placement.gpus:
+        parts = zip(placement.gpus, predicted.gpus, strict=True)
+        return Need(predicted.host, {part.uuid: size for part, size in parts})
     if placement.memory == "vram":
         return Need(predicted.host, {placement.gpu_uuid or "": predicted.total})
     return Need(predicted.total)

@@ -3,7 +3,15 @@
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from agent_daemon.contract.fit import ServeOptions, fit, ram_reserve, unsupported
+from agent_daemon.contract.fit import (
+    VRAM_RESERVE,
+    Room,
+    ServeOptions,
+    fit,
+    most_layers,
+    ram_reserve,
+    unsupported,
+)
 from agent_daemon.contract.release import KvType
 from edgectl import catalog
 from edgectl.errors import UsageError
@@ -31,8 +39,14 @@ def fit_source(
     rows = []
     for pinned in catalog.resolve(source, base=base, progress=progress):
         problem = unsupported(pinned.facts, options)
+        gpus = () if vram is None else (Room(vram, VRAM_RESERVE),)
+        split = most_layers(pinned.facts, options, gpus) if gpus else ()
         report = fit(
-            pinned.facts, options, vram_free=vram, ram_free=ram, ram_reserve=ram_reserve(ram) if ram else 0
+            pinned.facts,
+            options,
+            split,
+            gpus=gpus if split else (),
+            ram=None if ram is None else Room(ram, ram_reserve(ram)),
         )
         rows.append(
             {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent_daemon.contract import fit as fits
-from agent_daemon.contract.fit import FitReport, ServeOptions
+from agent_daemon.contract.fit import VRAM_RESERVE, FitReport, Room, ServeOptions
 from agent_daemon.contract.gguf import GgufFacts
 from agent_daemon.contract.release import Adapter, Artifact, KvType, Placement, Task
 from agent_daemon.contract.sequences import padded
@@ -157,14 +157,13 @@ def _ordered(request: ModelRequest, candidates: Sequence[Candidate]) -> list[Can
     return sorted(candidates, key=lambda candidate: (rank(candidate.facts), candidate.position))
 
 
-def _options(request: ModelRequest, context: int, layers: int | None) -> ServeOptions:
+def _options(request: ModelRequest, context: int) -> ServeOptions:
     # pooling looks at one physical batch, so that has to hold the longest text
     ubatch = max(UBATCH, padded(context)) if request.task == "embeddings" else UBATCH
     return ServeOptions(
         context,
         request.parallel,
         request.kv_type,
-        layers,
         ubatch,
         request.task,
         adapters=tuple(attached.facts for attached in request.adapters),
@@ -176,19 +175,19 @@ def _impossible(request: ModelRequest, facts: GgufFacts) -> str | None:
     """Why no amount of memory would help, or None."""
     if facts.context_length is not None and facts.context_length < request.context_min:
         return f"it was trained on {facts.context_length} tokens, fewer than the least context, {request.context_min}"
-    return fits.unsupported(facts, _options(request, request.context_min, 0))
+    return fits.unsupported(facts, _options(request, request.context_min))
 
 
 def _report(
     request: ModelRequest, facts: GgufFacts, context: int, attempt: _Try, memory: DeviceMemory
 ) -> FitReport:
-    return fits.fit(
-        facts,
-        _options(request, context, attempt.layers),
-        vram_free=None if attempt.gpu is None else attempt.gpu.free,
-        ram_free=memory.ram_free,
-        ram_reserve=memory.ram_reserve,
-    )
+    options = _options(request, context)
+    ram = None if memory.ram_free is None else Room(memory.ram_free, memory.ram_reserve)
+    if attempt.gpu is None:
+        return fits.fit(facts, options, ram=ram)
+    gpus = (Room(attempt.gpu.free, VRAM_RESERVE),)
+    split = fits.most_layers(facts, options, gpus) if attempt.layers is None else (attempt.layers,)
+    return fits.fit(facts, options, split, gpus=gpus if split else (), ram=ram)
 
 
 def _largest_context(

@@ -70,6 +70,10 @@ PURE = (
     *("agent_daemon.activation", "agent_daemon.eviction", "agent_daemon.room"),
     *("agent_daemon.worker.text", "agent_daemon.contract.fit"),
     *("agent_daemon.contract.fit_report", "agent_daemon.contract.gguf_adapter"),
+    *(
+        f"agent_daemon.contract.{name}"
+        for name in ("need", "kv_cache", "compute", "serve_options", "fit_margin")
+    ),
     *("edgectl.plan", "edgectl.rollout", "edgectl.placement", "edgectl.device_memory", "edgectl.quality"),
     "edgectl.together",
     *("edgectl.selector", "edgectl.sizes", "edgectl.layout", "edgectl.units", "edgectl.transport.target"),

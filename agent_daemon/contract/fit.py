@@ -1,28 +1,16 @@
-"""How many bytes a model takes when it is served, and whether that fits. PURE.
+"""Whether a model fits, and with which split. PURE.
 
-All sizes are bytes, contexts are tokens. The worker is configured to match: n_ctx = `sequences.cells`
-and n_seq_max = `sequences.sequences` of the options, kv_unified on, swa_full off, flash attention on,
-n_batch = n_ubatch = ubatch (at most n_ctx), n_outputs_max = n_seq_max (for embeddings: ubatch), mmap on, the
-cache beside its layer, an adapter's tensors beside those that they change.
-
-Weights and cache follow llama.cpp's source (`llama_model_base::load_tensors`, `llama_kv_cache`,
-`llama_kv_cache_iswa`, `llama_memory_recurrent`) and equal what it reports, except for architectures with an
-indexer cache (DeepSeek 3.2 and 4, GLM DSA, MiniMax M3…), whose cache is counted without it. The compute
-formula was found by measuring: llama.cpp was asked, without allocating anything (`no_alloc`), for its buffers
-on headers of Llama, Qwen3, Gemma 2 and 3, SmolLM2, Mixtral and Qwen3-MoE shapes; the sums of live tensors
-below explain those numbers to a few percent. Adapters do not add to it: what they compute takes the place of
-tensors that are no longer live. The tests marked `engine` ask again.
+All sizes are bytes, contexts are tokens. What is needed is counted in `need`; here it meets the memory that is free.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from agent_daemon.contract import architectures
-from agent_daemon.contract import sequences as shape
 from agent_daemon.contract.fit_report import GIB, MIB, FitReport
 from agent_daemon.contract.gguf_facts import GgufFacts
-from agent_daemon.contract.release import KvType, Task
-from agent_daemon.contract.sequences import padded
+from agent_daemon.contract.kv_cache import BLOCKS
+from agent_daemon.contract.need import Need, Share, Split, layers, need
+from agent_daemon.contract.serve_options import ServeOptions
 
 __all__ = [
     "GIB",
@@ -30,28 +18,20 @@ __all__ = [
     "VRAM_RESERVE",
     "WORKER_RESERVE",
     "FitReport",
+    "Room",
     "ServeOptions",
     "fit",
+    "most_layers",
     "ram_reserve",
     "unsupported",
 ]
 
 VRAM_RESERVE = 256 * MIB
-"""Kept of the free VRAM for the CUDA context, which the driver's "free" does not include yet. The only VRAM
-reserve."""
+"""Kept of the free VRAM for what the driver's "free" does not include yet and no buffer shows: the context that each
+process opens on a GPU, and the work space of its kernels. Where loads on the same kind of device were measured, what
+they took replaces it (`fit_margin`)."""
 WORKER_RESERVE = 96 * MIB
 """Kept of a RAM limit that the device's owner set, for the worker process itself: interpreter and runtime."""
-
-_KV_BLOCKS: dict[KvType, tuple[int, int]] = {
-    "f16": (1, 2),
-    "q8_0": (32, 34),
-    "q5_1": (32, 24),
-    "q5_0": (32, 22),
-    "q4_1": (32, 20),
-    "q4_0": (32, 18),
-    "iq4_nl": (32, 18),
-}
-"""Elements and bytes of one block of the cache."""
 
 
 def ram_reserve(ram_total: int | None) -> int:
@@ -60,19 +40,15 @@ def ram_reserve(ram_total: int | None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """How a model would be served. `context` counts tokens of each of the `parallel` answers at a time;
-    `gpu_layers` None means as many as fit; `adapters` are all in memory beside the model."""
+class Room:
+    """Free bytes of one memory, and those of them that must stay free."""
 
-    context: int
-    parallel: int = 1
-    kv_type: KvType = "f16"
-    gpu_layers: int | None = None
-    ubatch: int = 512
-    task: Task = "chat"
-    adapters: tuple[GgufFacts, ...] = ()
-    shared: int | None = None
-    """Tokens of the cache that all answers share; None: the whole context for each."""
+    free: int
+    reserve: int = 0
+
+    @property
+    def budget(self) -> int:
+        return max(0, self.free - self.reserve)
 
 
 def unsupported(facts: GgufFacts, options: ServeOptions) -> str | None:
@@ -81,7 +57,9 @@ def unsupported(facts: GgufFacts, options: ServeOptions) -> str | None:
         return facts.unservable_reason
     if facts.encoder_only and options.task == "chat":
         return f"it is an embedding model ({facts.architecture}) and cannot generate text"
-    block = _KV_BLOCKS[options.kv_type][0]
+    block = BLOCKS[options.kv_type][0]
+    if block > 1 and not options.flash_attention:
+        return f"a cache of {options.kv_type} needs flash attention"
     heads = {facts.key_length, facts.value_length, facts.key_length_sliding, facts.value_length_sliding}
     for length in sorted(heads):
         if length % block:
@@ -92,207 +70,120 @@ def unsupported(facts: GgufFacts, options: ServeOptions) -> str | None:
 def fit(
     facts: GgufFacts,
     options: ServeOptions,
+    split: Split = (),
     *,
-    vram_free: int | None,
-    ram_free: int | None,
-    vram_reserve: int = VRAM_RESERVE,
-    ram_reserve: int = 0,
+    gpus: Sequence[Room] = (),
+    ram: Room | None = None,
 ) -> FitReport:
-    """Bytes that serving takes, against free bytes of one GPU (None: there is none to use) and of RAM (None:
-    not known). A reserve is what must stay free. With `gpu_layers` None: as many layers as fit, of the last
-    ones first as llama.cpp takes them, and RAM alone where none does."""
-    sizes = _Sizes.of(facts, options)
-    host_free = None if ram_free is None else max(0, ram_free - ram_reserve)
-
-    def on_gpu(count: int) -> FitReport:
-        kept = 0 if vram_free is None else vram_reserve
-        return replace(sizes.report(count, free=vram_free or 0, reserve=kept), host_free=host_free)
-
-    wanted = options.gpu_layers
-    if wanted is None and vram_free is not None:
-        wanted = sizes.most_layers(max(0, vram_free - vram_reserve))
-        if wanted and not on_gpu(wanted).fits:
-            wanted = 0
-    if wanted:
-        return on_gpu(min(wanted, sizes.layers))
-    return sizes.report(0, free=ram_free or 0, reserve=ram_reserve if ram_free is not None else 0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """What one configuration takes, part by part, before it is known where the parts go."""
-
-    facts: GgufFacts
-    adapters: tuple[GgufFacts, ...]
-    caches: tuple[int, ...]
-    """Bytes a block, all sequences together."""
-    compute: int
-    transfer: int
-    """Inputs that stay in RAM beside a model on a GPU: embeddings of a batch, and the masks."""
-    outputs: int
-
-    @classmethod
-    def of(cls, facts: GgufFacts, options: ServeOptions) -> "_Sizes":
-        context = _Context.of(facts, options)
-        buffer = 4 * context.outputs * (facts.n_vocab + (facts.n_embd if options.task == "embeddings" else 0))
-        masks = _masks(facts, context)
-        return cls(
-            facts=facts,
-            adapters=options.adapters,
-            caches=tuple(_cache(facts, context, layer) for layer in range(facts.n_layers)),
-            compute=max(_block_peak(facts, context.graph_tokens), _output_peak(facts, context)) + masks,
-            transfer=masks + 8 * facts.n_embd * context.graph_tokens,
-            outputs=buffer,
-        )
-
-    @property
-    def layers(self) -> int:
-        """The blocks and the output layer."""
-        return self.facts.n_layers + 1
-
-    def report(self, gpu_layers: int, *, free: int, reserve: int) -> FitReport:
-        facts = self.facts
-        if not gpu_layers:
-            adapters = sum(adapter.tensor_bytes for adapter in self.adapters)
-            return FitReport(
-                weights=facts.tensor_bytes + adapters,
-                kv_cache=sum(self.caches),
-                compute=self.compute + self.outputs,
-                gpu_layers=0,
-                layers=self.layers,
-                memory="ram",
-                free=free,
-                reserve=reserve,
-                adapters=adapters,
-            )
-        first = self.layers - gpu_layers
-        host_compute = self.transfer if first == 0 else self.compute
-        adapters = _output_share(self.adapters) + self._adapters_in(range(first, facts.n_layers))
-        return FitReport(
-            weights=self._output_weights() + sum(facts.layer_bytes[first:]) + adapters,
-            kv_cache=sum(self.caches[first:]),
-            compute=self.compute,
-            gpu_layers=gpu_layers,
-            layers=self.layers,
-            memory="vram",
-            free=free,
-            reserve=reserve,
-            adapters=adapters,
-            host=_input_share((facts, *self.adapters))
-            + sum(facts.layer_bytes[:first])
-            + self._adapters_in(range(first))
-            + sum(self.caches[:first])
-            + host_compute
-            + self.outputs,
-        )
-
-    def _output_weights(self) -> int:
-        tied = self.facts.token_embd_bytes if self.facts.tied_output else 0
-        return _output_share((self.facts,)) + tied
-
-    def _adapters_in(self, layers: range) -> int:
-        """Bytes of what adapters change in some blocks."""
-        return sum(sum(adapter.layer_bytes[layers.start : layers.stop]) for adapter in self.adapters)
-
-    def most_layers(self, budget: int) -> int:
-        """The most layers whose share stays within `budget` bytes."""
-        used = self.compute + self._output_weights() + _output_share(self.adapters)
-        count = 0
-        for layer in range(self.facts.n_layers, -1, -1):
-            if layer < self.facts.n_layers:
-                used += self.facts.layer_bytes[layer] + self.caches[layer]
-                used += self._adapters_in(range(layer, layer + 1))
-            if used > budget:
-                break
-            count += 1
-        return count
+    """Bytes that serving takes in this split, against the room on those GPUs (one for each part of the split) and in
+    RAM (None: not known; RAM is then judged only where nothing else is, and found wanting)."""
+    wanted = need(facts, options, split)
+    if not split:
+        return _in_ram(facts, wanted, ram or Room(0))
+    parts = wanted.gpus
+    shared = -(-wanted.margin // len(parts))
+    missing = sum(max(0, part.total + shared - room.budget) for part, room in zip(parts, gpus, strict=True))
+    together = _sum(parts)
+    return FitReport(
+        weights=together.weights,
+        kv_cache=together.kv_cache,
+        compute=together.compute,
+        adapters=together.adapters,
+        gpu_layers=sum(split),
+        layers=layers(facts),
+        memory="vram",
+        free=sum(room.free for room in gpus),
+        reserve=sum(room.reserve for room in gpus),
+        missing=missing,
+        margin=shared * len(parts),
+        host=wanted.host.total,
+        host_free=None if ram is None else ram.budget,
+        split=split,
+        parts=tuple(part.total for part in parts),
+        uncertain=wanted.uncertain,
+    )
 
 
-def _input_share(files: Iterable[GgufFacts]) -> int:
-    return sum(each.token_embd_bytes + each.input_bytes for each in files)
+def _in_ram(facts: GgufFacts, wanted: Need, room: Room) -> FitReport:
+    share = wanted.host
+    return FitReport(
+        weights=share.weights,
+        kv_cache=share.kv_cache,
+        compute=share.compute,
+        adapters=share.adapters,
+        gpu_layers=0,
+        layers=layers(facts),
+        memory="ram",
+        free=room.free,
+        reserve=room.reserve,
+        missing=max(0, share.total + wanted.margin - room.budget),
+        margin=wanted.margin,
+        uncertain=wanted.uncertain,
+    )
 
 
-def _output_share(files: Iterable[GgufFacts]) -> int:
-    return sum(each.output_bytes + each.other_bytes for each in files)
+def _sum(parts: Sequence[Share]) -> Share:
+    return Share(
+        sum(part.weights for part in parts),
+        sum(part.kv_cache for part in parts),
+        sum(part.compute for part in parts),
+        sum(part.adapters for part in parts),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """llama.cpp's context as the worker makes it."""
-
-    cells: int
-    """Of the one cache that all sequences share (n_ctx)."""
-    sliding_cells: int
-    """Of layers with a window: what the windows of all sequences and one batch need."""
-    sequences: int
-    outputs: int
-    graph_tokens: int
-    """Tokens that the largest graph is made for: a whole batch, the same number for each sequence."""
-    kv_type: KvType
-
-    @classmethod
-    def of(cls, facts: GgufFacts, options: ServeOptions) -> "_Context":
-        cells = shape.cells(options.context, options.parallel, options.shared)
-        count = shape.sequences(options.parallel, options.task, stateful=facts.stateful)
-        ubatch = options.ubatch if facts.encoder_only else min(options.ubatch, cells)
-        windows = cells if facts.sliding_window is None else facts.sliding_window * count + ubatch
-        return cls(
-            cells=cells,
-            sliding_cells=padded(min(cells, windows)),
-            sequences=count,
-            outputs=ubatch if options.task == "embeddings" else count,
-            graph_tokens=-(-ubatch // count) * count,
-            kv_type=options.kv_type,
-        )
+def most_layers(facts: GgufFacts, options: ServeOptions, gpus: Sequence[Room]) -> Split:
+    """The split with the most layers that fits on these GPUs, the last layers as llama.cpp takes them; empty where
+    not one fits. Each GPU is filled before the next; the last in the list holds the output layer."""
+    most = layers(facts)
+    best: Split = ()
+    low, high = 1, most
+    while low <= high:
+        middle = (low + high) // 2
+        found = _filled(facts, options, gpus, middle)
+        if found is None:
+            high = middle - 1
+        else:
+            best, low = found, middle + 1
+    return best
 
 
-def _row(elements: int, kv_type: KvType) -> int:
-    block, size = _KV_BLOCKS[kv_type]
-    return -(-elements // block) * size
+def whole(facts: GgufFacts, options: ServeOptions, gpus: Sequence[Room]) -> Split | None:
+    """A split of all layers over these GPUs, each with a layer at least, or None where they do not fit."""
+    return _filled(facts, options, gpus, layers(facts))
 
 
-def _cache(facts: GgufFacts, context: _Context, layer: int) -> int:
-    """Bytes of one block's keys and values, or recurrent state, for all sequences."""
-    if facts.encoder_only or layer >= facts.n_layers - facts.nextn_layers:
-        return 0
-    size = 0
-    recurrent = facts.recurrent_layers[layer]
-    if recurrent:
-        size += 4 * facts.recurrent_state * context.sequences
-    attends = not recurrent or facts.architecture in architectures.ATTENTION_AND_RECURRENT
-    if attends and layer < facts.kv_layers:
-        sliding = facts.sliding_layers[layer]
-        heads = facts.n_kv_heads[layer]
-        key = facts.key_length_sliding if sliding else facts.key_length
-        value = facts.value_length_sliding if sliding else facts.value_length
-        row = _row(heads * key, context.kv_type) + (0 if facts.mla else _row(heads * value, context.kv_type))
-        size += row * (context.sliding_cells if sliding else context.cells)
-    return size
+def _filled(facts: GgufFacts, options: ServeOptions, gpus: Sequence[Room], count: int) -> Split | None:
+    """`count` layers over all GPUs, each as full as it gets, from the last one backwards."""
+    if count < len(gpus):
+        return None
+    if len(gpus) == 1:
+        return (count,) if _fits(facts, options, (count,), gpus) else None
+    # from the back, because the last one holds the output layer; the first takes what is left
+    taken: list[int] = []
+    left = count
+    for place in range(len(gpus) - 1, 0, -1):
+        low, high, here = 1, left - place, 0
+        while low <= high:
+            middle = (low + high) // 2
+            head = left - middle
+            if _part_fits(facts, options, (head, middle, *taken), 1, gpus[place]):
+                here, low = middle, middle + 1
+            else:
+                high = middle - 1
+        if not here:
+            return None
+        taken.insert(0, here)
+        left -= here
+    split = (left, *taken)
+    return split if _fits(facts, options, split, gpus) else None
 
 
-def _masks(facts: GgufFacts, context: _Context) -> int:
-    """One f16 mask of all cells by batch tokens for full layers, another for sliding ones."""
-    if facts.encoder_only:
-        return 2 * context.graph_tokens * context.graph_tokens
-    cells = context.cells + (context.sliding_cells if any(facts.sliding_layers) else 0)
-    return 2 * cells * context.graph_tokens
+def _part_fits(facts: GgufFacts, options: ServeOptions, split: Split, place: int, room: Room) -> bool:
+    wanted = need(facts, options, split)
+    return wanted.gpus[place].total + -(-wanted.margin // len(split)) <= room.budget
 
 
-def _block_peak(facts: GgufFacts, ubatch: int) -> int:
-    """Live f32 tensors at the widest point of a block: gate, up and their product, the queries, and three of
-    the model's width. A mixture computes each of them once for every expert used, and where the experts'
-    outputs do not fit into the space of gate and up, they come on top."""
-    experts = facts.expert_used_count
-    wide = max(3 * facts.n_ff, 3 * facts.expert_ff * experts)
-    if experts and facts.n_embd > 2 * facts.expert_ff:
-        wide = max(wide, (3 * facts.expert_ff + facts.n_embd) * experts)
-    if any(facts.recurrent_layers):
-        wide = max(wide, 8 * facts.n_embd)
-    queries = facts.n_heads * max(facts.key_length, facts.key_length_sliding)
-    return 4 * ubatch * (wide + 3 * facts.n_embd + queries)
-
-
-def _output_peak(facts: GgufFacts, context: _Context) -> int:
-    """The logits of every output beside two tensors of the model's width."""
-    logits = 0 if facts.encoder_only else context.outputs * facts.n_vocab
-    return 4 * (logits + 2 * context.graph_tokens * facts.n_embd)
+def _fits(facts: GgufFacts, options: ServeOptions, split: Split, gpus: Sequence[Room]) -> bool:
+    wanted = need(facts, options, split)
+    shared = -(-wanted.margin // len(split))
+    return all(part.total + shared <= room.budget for part, room in zip(wanted.gpus, gpus, strict=True))

@@ -11,8 +11,10 @@ GIB = 1024 * MIB
 
 @dataclass(frozen=True, slots=True)
 class FitReport:
-    """`total` is `weights + kv_cache + compute`, and counts against `free` less `reserve` of `memory`. `host`
-    is what a model on a GPU takes in RAM besides, `adapters` the part of `weights` that is adapters'."""
+    """`total` is `weights + kv_cache + compute`, and counts with `margin` against `free` less `reserve` of `memory`;
+    `missing` of it is not there. Over several GPUs all of these are sums, `split` says the layers and `parts` the
+    bytes of each. `host` is what a model on a GPU takes in RAM besides, `adapters` the part of `weights` that is
+    adapters'."""
 
     weights: int
     kv_cache: int
@@ -22,10 +24,17 @@ class FitReport:
     memory: Literal["vram", "ram"]
     free: int
     reserve: int
+    missing: int = 0
+    margin: int = 0
+    """What is left free besides, because the figures are uncertain."""
     host: int = 0
     adapters: int = 0
     host_free: int | None = None
     """RAM that `host` may use, reserve already taken off; None when it is not known and not judged."""
+    split: tuple[int, ...] = ()
+    parts: tuple[int, ...] = ()
+    uncertain: str | None = None
+    """Why the figures may be off, or None."""
 
     @property
     def total(self) -> int:
@@ -40,7 +49,7 @@ class FitReport:
     def short(self) -> int:
         """Bytes missing, 0 when it fits."""
         missing_host = 0 if self.host_free is None else max(0, self.host - self.host_free)
-        return max(0, self.total - self.budget) + missing_host
+        return self.missing + missing_host
 
     @property
     def fits(self) -> bool:
@@ -63,9 +72,11 @@ class FitReport:
         text = f"needs {said(self.total)} {name}: {parts}; {free}"
         if self.host_free is not None and self.host > self.host_free:
             text += f"; and {said(self.host)} {name} of RAM besides, free {said(self.host_free)}"
+        if self.uncertain:
+            text += f"; {said(self.margin)} more is left free: {self.uncertain}"
         return text
 
-    def as_dict(self) -> dict[str, int | str | bool]:
+    def as_dict(self) -> dict[str, int | str | bool | list[int] | None]:
         """The numbers as they are printed for programs."""
         return {
             "weights": self.weights,
@@ -79,6 +90,10 @@ class FitReport:
             "host": self.host,
             "free": self.free,
             "reserve": self.reserve,
+            "margin": self.margin,
+            "short": self.short,
+            "split": list(self.split),
+            "uncertain": self.uncertain,
             "fits": self.fits,
         }
 
@@ -90,6 +105,8 @@ class FitReport:
             compute=self.compute,
             total=self.total,
             host=self.host,
+            margin=self.margin,
+            gpus=self.parts if len(self.parts) > 1 else (),
         )
 
 

@@ -92,6 +92,10 @@ class GgufFacts(BaseModel):
     data_end: int
     """Bytes that the file must have for all its tensors to be there; of all files together once combined."""
 
+    def __hash__(self) -> int:
+        """Cheap, because facts are asked about many thousand times when a fleet is placed."""
+        return hash((self.architecture, self.tensor_count, self.tensor_bytes, self.data_end, self.file_type))
+
     def truncated_by(self, size: int) -> int:
         """Bytes that a file (or all files) of `size` bytes lacks; 0 when nothing is missing."""
         return max(0, self.data_end - size)

@@ -65,17 +65,30 @@ class Predicted(Value):
     """Memory that the fit predicts, in bytes. `total` is what counts against the memory that was chosen
     (`vram` or `ram`); with part of the layers on a GPU, `host` is what the rest takes in RAM."""
 
+    ADDED = frozenset({"margin", "gpus"})
+
     weights: int
     kv_cache: int
     compute: int
     total: int
     host: int = 0
+    margin: int = 0
+    """By how much more it may turn out to take: what was left free for it besides `total`."""
+    gpus: tuple[int, ...] = ()
+    """What of `total` is on each of several GPUs, in the order of the placement's `gpus`."""
+
+
+class GpuLayers(Value):
+    """One GPU's part of a model that is split over several."""
+
+    uuid: str
+    layers: Annotated[int, Field(ge=1)]
 
 
 class Placement(Value):
     """How one model sits on one device."""
 
-    ADDED = frozenset({"cells"})
+    ADDED = frozenset({"cells", "gpus"})
 
     memory: Literal["vram", "ram"]
     gpu_uuid: str | None = None
@@ -89,6 +102,9 @@ class Placement(Value):
     """Tokens of the cache that the sequences share; None: the whole context for each of them."""
     kv_type: KvType
     predicted: Predicted
+    gpus: tuple[GpuLayers, ...] = ()
+    """Where the model is split over several GPUs: those, in the order of their layers. `gpu_uuid` is then the first
+    of them, and `gpu_layers` the layers of all together."""
 
 
 class Sampling(Value):

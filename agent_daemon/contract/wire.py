@@ -32,6 +32,10 @@ class GpuFacts(Message):
     vram_free: int | None = None
     driver: str | None = None
     compute_capability: str | None = None
+    vram_others: int | None = None
+    """Bytes in use by anything but this agent's workers."""
+    bandwidth: int | None = None
+    """Bytes a second that reading weights from this GPU's memory was measured at."""
 
 
 class RuntimeFacts(Message):
@@ -65,6 +69,11 @@ class Facts(Message):
     cpu_features: tuple[str, ...] = ()
     ram_total: int | None = None
     ram_available: int | None = None
+    """RAM that a process of this agent could take: the least of what the system and every limit on it leave."""
+    ram_bound_by: Literal["system", "cgroup", "rlimit"] | None = None
+    """What `ram_available` comes from."""
+    ram_bandwidth: int | None = None
+    """Bytes a second that reading weights from RAM was measured at, with all cores."""
     ram_limit: int | None = None
     """Most RAM that this device's owner lets models use; None means no limit was set."""
     disk_free: int | None = None
@@ -101,6 +110,8 @@ class WorkerStatus(Message):
     memory: Literal["vram", "ram"] = "ram"
     gpu_uuid: str | None = None
     gpu_layers: int = 0
+    gpu_vram: dict[str, int] = {}
+    """Bytes on each GPU by uuid, where they are known; `vram_bytes` is their sum."""
     offloaded_layers: int | None = None
     simulated_offload: bool = False
     predicted_bytes: int = 0
@@ -227,6 +238,28 @@ class WorkerEvent(Message):
     detail: str | None = None
 
 
+class Fitted(Message):
+    """A model's memory, predicted and then measured, once it was loaded. Bytes, of the memory that it was placed in
+    (`memory`), unless they say otherwise."""
+
+    model: str
+    engine_key: DigestText
+    memory: Literal["vram", "ram"]
+    device_class: str
+    """What such figures are learned for, see `fit_margin.device_class`."""
+    context: int
+    parallel: int
+    kv_type: str
+    gpu_layers: int
+    predicted: int
+    planned: int | None = None
+    """By llama.cpp itself, before loading and without the weights; None when it could not be asked."""
+    measured: int | None = None
+    """Of the loaded worker; None when the system does not say."""
+    loaded_in: float | None = None
+    """Seconds."""
+
+
 Count = Annotated[int, Field(ge=0)]
 Buckets = Annotated[tuple[Count, ...], Field(min_length=histogram.SIZE, max_length=histogram.SIZE)]
 """The counts of a `histogram.Histogram`."""
@@ -285,6 +318,7 @@ class RecordKind(StrEnum):
     ACTIVATION = "activation"
     WORKER = "worker"
     USAGE = "usage"
+    FITTED = "fitted"
 
 
 class Record(Message):

@@ -1,0 +1,79 @@
+"""What keys, values and states of all sequences take, block by block. PURE. Sizes are bytes.
+
+Follows llama.cpp's source: `llama_kv_cache`, `llama_kv_cache_iswa`, `llama_memory_recurrent`.
+"""
+
+from dataclasses import dataclass
+
+from agent_daemon.contract import architectures
+from agent_daemon.contract import sequences as shape
+from agent_daemon.contract.gguf_facts import GgufFacts
+from agent_daemon.contract.release import KvType
+from agent_daemon.contract.sequences import padded
+from agent_daemon.contract.serve_options import ServeOptions
+
+BLOCKS: dict[KvType, tuple[int, int]] = {
+    "f16": (1, 2),
+    "q8_0": (32, 34),
+    "q5_1": (32, 24),
+    "q5_0": (32, 22),
+    "q4_1": (32, 20),
+    "q4_0": (32, 18),
+    "iq4_nl": (32, 18),
+}
+"""Elements and bytes of one block of the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextShape:
+    """llama.cpp's context as the worker makes it."""
+
+    cells: int
+    """Of the one cache that all sequences share (n_ctx)."""
+    sliding_cells: int
+    """Of layers with a window: what the windows of all sequences and one batch need."""
+    sequences: int
+    outputs: int
+    graph_tokens: int
+    """Tokens that the largest graph is made for: a whole batch, the same number for each sequence."""
+    kv_type: KvType
+
+    @classmethod
+    def of(cls, facts: GgufFacts, options: ServeOptions) -> "ContextShape":
+        """The shape that these options ask for. Formula of the sliding cells: `llama_kv_cache_iswa`."""
+        cells = shape.cells(options.context, options.parallel, options.shared)
+        count = shape.sequences(options.parallel, options.task, stateful=facts.stateful)
+        ubatch = options.ubatch if facts.encoder_only else min(options.ubatch, cells)
+        windows = cells if facts.sliding_window is None else facts.sliding_window * count + ubatch
+        return cls(
+            cells=cells,
+            sliding_cells=padded(min(cells, windows)),
+            sequences=count,
+            outputs=ubatch if options.task == "embeddings" else count,
+            graph_tokens=-(-ubatch // count) * count,
+            kv_type=options.kv_type,
+        )
+
+
+def layer_cache(facts: GgufFacts, context: ContextShape, layer: int) -> int:
+    """Bytes of one block's keys and values, or recurrent state, for all sequences."""
+    if facts.encoder_only or layer >= facts.n_layers - facts.nextn_layers:
+        return 0
+    size = 0
+    recurrent = facts.recurrent_layers[layer]
+    if recurrent:
+        size += 4 * facts.recurrent_state * context.sequences
+    attends = not recurrent or facts.architecture in architectures.ATTENTION_AND_RECURRENT
+    if attends and layer < facts.kv_layers:
+        sliding = facts.sliding_layers[layer]
+        heads = facts.n_kv_heads[layer]
+        key = facts.key_length_sliding if sliding else facts.key_length
+        value = facts.value_length_sliding if sliding else facts.value_length
+        row = _row(heads * key, context.kv_type) + (0 if facts.mla else _row(heads * value, context.kv_type))
+        size += row * (context.sliding_cells if sliding else context.cells)
+    return size
+
+
+def _row(elements: int, kv_type: KvType) -> int:
+    block, size = BLOCKS[kv_type]
+    return -(-elements // block) * size
