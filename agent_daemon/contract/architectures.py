@@ -97,6 +97,9 @@ FULL_ATTENTION_INTERVAL = {"minimax-01": 8, "qwen35": 4, "qwen35moe": 4, "qwen3n
 ATTENTION_AND_RECURRENT = frozenset({"falcon-h1"})
 """Every layer has both a KV cache and a recurrent state."""
 
+CACHE_STAYS_F16 = frozenset({"gpt-oss"})
+"""Their answers are known to suffer from quantized keys and values: never without being told."""
+
 GEMMA3N_KV_LAYERS = 20
 """Its later layers read the cache of an earlier one."""
 
@@ -154,3 +157,45 @@ def recurrent_layers(
         every = interval or FULL_ATTENTION_INTERVAL[architecture]
         return tuple((layer + 1) % every != 0 for layer in range(layers))
     return (False,) * layers
+
+
+EMBEDDING_NORMALISED = frozenset(
+    {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert"}
+)
+"""They normalise the tokens' embeddings before the first block."""
+
+FOUR_POSITIONS = frozenset({"qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"})
+"""A token's position has four numbers, for time and place in a picture."""
+
+EMBEDDING_TWICE = frozenset({"gemma3n", "gemma4"})
+"""llama.cpp makes a tensor of its own for their output layer in RAM too, from the same bytes of the file."""
+
+DRAWN = frozenset(
+    {
+        *("llama", "mistral3", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3", "phi3", "smollm3", "olmo2"),
+        *(
+            "cohere2",
+            "glm4",
+            "openelm",
+            "gpt-oss",
+            "deepseek2",
+            "mamba",
+            "mamba2",
+            "falcon-h1",
+            "granitehybrid",
+        ),
+        *(
+            "lfm2",
+            "qwen3next",
+            "qwen35",
+            "nemotron_h",
+            "bert",
+            "nomic-bert",
+            "gemma-embedding",
+            "granite",
+            "qwen2moe",
+        ),
+        *("qwen35moe", "lfm2moe", "olmoe", "jamba"),
+    }
+)
+"""Those whose graph was compared with llama.cpp's own account, or is put together from parts of such graphs only."""

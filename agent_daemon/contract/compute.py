@@ -1,43 +1,82 @@
-"""What llama.cpp computes with besides weights and cache: its compute buffers. PURE. Sizes are bytes."""
+"""What llama.cpp computes with besides weights and cache: its compute buffers. PURE. Sizes are bytes.
+
+Found by drawing the graph (`graph`) that llama.cpp reserves its buffers for: a whole batch of prompt tokens, all cells
+of the cache in sight, and as many outputs as there may be. Where a block is of a kind that is not known here, its
+width has to do.
+"""
+
+from functools import lru_cache
 
 from agent_daemon.contract.gguf_facts import GgufFacts
+from agent_daemon.contract.graph import Segment, peak
+from agent_daemon.contract.graph_plan import NotDrawn
 from agent_daemon.contract.kv_cache import ContextShape
+from agent_daemon.contract.serve_options import ServeOptions
 
 
-def whole(facts: GgufFacts, context: ContextShape) -> int:
-    """The compute buffer of a device that computes every layer."""
-    masks = _masks(facts, context)
-    return max(_block_peak(facts, context.graph_tokens), _output_peak(facts, context)) + masks
+def in_ram(facts: GgufFacts, options: ServeOptions, context: ContextShape, held: range | None = None) -> int:
+    """The buffer in RAM: of the whole model, or, where GPUs follow, of the blocks `held` and the inputs that the GPUs
+    copy from there."""
+    if held is None:
+        segment = Segment(range(facts.n_layers), "tokens", ends=True)
+    else:
+        # of blocks that a GPU computes only what looks at the cache, or at a state, is left to the CPU
+        lent = options.borrows and not any(facts.recurrent_layers[layer] for layer in held)
+        segment = Segment(range(0) if lent else held, "tokens", ends=False, followed=True)
+    if unknown(facts) is None:
+        return peak(facts, options, context, segment)
+    inputs = _inputs(facts, context)
+    return inputs if held is not None and not held else inputs + _by_width(facts, context)
 
 
-def transfer(facts: GgufFacts, context: ContextShape) -> int:
-    """The inputs that stay in RAM beside a model on a GPU: embeddings of a batch, and the masks."""
+def on_gpu(
+    facts: GgufFacts, options: ServeOptions, context: ContextShape, held: range, *, first: bool
+) -> int:
+    """The buffer of a GPU that holds these blocks, and the output layer where that is among them; `first`: no other
+    GPU comes before it."""
+    if unknown(facts) is not None:
+        return _masks(facts, context) + _by_width(facts, context)
+    ends = held.stop > facts.n_layers
+    layers = range(held.start, min(held.stop, facts.n_layers))
+    if not first:
+        return peak(facts, options, context, Segment(layers, "gpu", ends))
+    if options.borrows:
+        everything = range(layers.stop)
+        return peak(facts, options, context, Segment(everything, "embeddings", ends, borrowed=layers.start))
+    return peak(facts, options, context, Segment(layers, "host" if held.start else "embeddings", ends))
+
+
+@lru_cache(maxsize=256)
+def unknown(facts: GgufFacts) -> str | None:
+    """What keeps a model's graph from being drawn (`it has no …`), or None."""
+    options = ServeOptions(256)
+    try:
+        peak(
+            facts,
+            options,
+            ContextShape.of(facts, options),
+            Segment(range(facts.n_layers), "tokens", ends=True),
+        )
+    except NotDrawn as reason:
+        return str(reason)
+    return None
+
+
+def _inputs(facts: GgufFacts, context: ContextShape) -> int:
     return _masks(facts, context) + 8 * facts.n_embd * context.graph_tokens
 
 
 def _masks(facts: GgufFacts, context: ContextShape) -> int:
     """One f16 mask of all cells by batch tokens for full layers, another for sliding ones."""
-    if facts.encoder_only:
-        return 2 * context.graph_tokens * context.graph_tokens
     cells = context.cells + (context.sliding_cells if any(facts.sliding_layers) else 0)
     return 2 * cells * context.graph_tokens
 
 
-def _block_peak(facts: GgufFacts, ubatch: int) -> int:
-    """Live f32 tensors at the widest point of a block: gate, up and their product, the queries, and three of
-    the model's width. A mixture computes each of them once for every expert used, and where the experts'
-    outputs do not fit into the space of gate and up, they come on top."""
-    experts = facts.expert_used_count
-    wide = max(3 * facts.n_ff, 3 * facts.expert_ff * experts)
-    if experts and facts.n_embd > 2 * facts.expert_ff:
-        wide = max(wide, (3 * facts.expert_ff + facts.n_embd) * experts)
-    if any(facts.recurrent_layers):
-        wide = max(wide, 8 * facts.n_embd)
+def _by_width(facts: GgufFacts, context: ContextShape) -> int:
+    """Live f32 tensors at the widest point of a block: gate, up and their product (for every expert used), the
+    queries, and eight of the model's width; or the logits of every output."""
+    wide = max(3 * facts.n_ff, 3 * facts.expert_ff * facts.expert_used_count)
     queries = facts.n_heads * max(facts.key_length, facts.key_length_sliding)
-    return 4 * ubatch * (wide + 3 * facts.n_embd + queries)
-
-
-def _output_peak(facts: GgufFacts, context: ContextShape) -> int:
-    """The logits of every output beside two tensors of the model's width."""
+    block = context.graph_tokens * (wide + 8 * facts.n_embd + queries)
     logits = 0 if facts.encoder_only else context.outputs * facts.n_vocab
-    return 4 * (logits + 2 * context.graph_tokens * facts.n_embd)
+    return 4 * max(block, logits + 2 * context.graph_tokens * facts.n_embd)

@@ -108,6 +108,8 @@ def read_facts(source: ByteSource) -> GgufFacts:
     )
     experts = keys.number(keys.own("expert_count")) or 0
     _check_alpha(keys.get("adapter.lora.alpha"))
+    if layers and keys.architecture not in architectures.NOT_A_SERVED_MODEL:
+        _check_tensors(header.tensors, keys, layers, n_embd, n_vocab)
     pooling = keys.number(keys.own("pooling_type"))
     return GgufFacts(
         version=header.version,
@@ -119,7 +121,7 @@ def read_facts(source: ByteSource) -> GgufFacts:
         file_type=FILE_TYPES.get(number) if number is not None else None,
         n_layers=layers,
         nextn_layers=min(keys.number(keys.own("nextn_predict_layers")) or 0, layers),
-        context_length=keys.number(keys.own("context_length")),
+        context_length=keys.number(keys.own("context_length")) or None,
         n_embd=n_embd,
         n_vocab=n_vocab,
         expert_count=experts,
@@ -143,6 +145,22 @@ def _check_alpha(value: Value | None) -> None:
     """llama.cpp ends the process over a strength that is not a float."""
     if value is not None and not isinstance(value, float):
         raise GgufError(f"the key adapter.lora.alpha is {str(value)[:60]}, expected a float")
+
+
+def _check_tensors(tensors: Sequence[Tensor], keys: _Keys, layers: int, n_embd: int, n_vocab: int) -> None:
+    """Keys that contradict the tensors would make every figure wrong, and llama.cpp refuses the file anyway."""
+    for tensor in tensors:
+        block = _BLOCK.match(tensor.name)
+        if block and int(block[1]) >= layers:
+            raise GgufError(
+                f"tensor {tensor.name!r} is of a layer that {keys.own('block_count')} does not count, expected "
+                f"numbers below {layers}"
+            )
+        _, columns, rows = _shape(tensor)
+        if tensor.name == "token_embd.weight" and n_embd and (columns, rows) != (n_embd, n_vocab):
+            raise GgufError(
+                f"tensor {tensor.name!r} is {columns} x {rows}, expected {n_embd} x {n_vocab}, as the keys say"
+            )
 
 
 def _embedded_tokens(tensors: Sequence[Tensor]) -> int:
@@ -191,6 +209,7 @@ def _weights(tensors: Sequence[Tensor], layers: int) -> dict[str, Any]:
         "layer_bytes": tuple(blocks.get(index, 0) for index in range(layers or max(blocks, default=-1) + 1)),
         "other_bytes": other,
         "shapes": tuple(_shape(tensor) for tensor in tensors),
+        "shape_bytes": tuple(tensor.bytes for tensor in tensors),
     }
 
 
@@ -313,6 +332,7 @@ def combine(parts: Sequence[GgufFacts]) -> GgufFacts:
         | {
             "tensor_count": tensors,
             "shapes": tuple(shape for part in parts for shape in part.shapes),
+            "shape_bytes": tuple(size for part in parts for size in part.shape_bytes),
             "layer_bytes": tuple(layers),
             "other_bytes": total("other_bytes") + beyond,
         }

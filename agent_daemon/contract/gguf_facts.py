@@ -52,6 +52,9 @@ class GgufFacts(BaseModel):
     shapes: tuple[TensorShape, ...]
     """Of every tensor, in the order of the file: what says whether an adapter belongs to a model."""
 
+    shape_bytes: tuple[int, ...] = ()
+    """Of each tensor in `shapes`."""
+
     n_layers: int
     nextn_layers: int = 0
     """Last layers that only predict further tokens: loaded on request only, and they hold no cache."""
@@ -95,6 +98,15 @@ class GgufFacts(BaseModel):
     def __hash__(self) -> int:
         """Cheap, because facts are asked about many thousand times when a fleet is placed."""
         return hash((self.architecture, self.tensor_count, self.tensor_bytes, self.data_end, self.file_type))
+
+    @property
+    def _attends(self) -> bool:
+        return any(self.n_kv_heads) and self.key_length > 0
+
+    @property
+    def _layers_with_tensors(self) -> int:
+        """Up to the last that has any; those between may be empty (Deci's layers that do nothing)."""
+        return max((layer + 1 for layer, size in enumerate(self.layer_bytes) if size), default=0)
 
     def truncated_by(self, size: int) -> int:
         """Bytes that a file (or all files) of `size` bytes lacks; 0 when nothing is missing."""
@@ -142,4 +154,8 @@ class GgufFacts(BaseModel):
             return "it holds a vocabulary and no weights"
         if not (self.n_layers and self.n_embd and self.n_vocab and self.token_embd_bytes):
             return f"its header does not describe a language model ({self.architecture})"
+        if (layers := self._layers_with_tensors) < self.n_layers:
+            return f"its header promises {self.n_layers} layers, and it has tensors of {layers}"
+        if not self.encoder_only and not any(self.recurrent_layers) and not self._attends:
+            return f"its header gives no layer any attention heads ({self.architecture})"
         return None

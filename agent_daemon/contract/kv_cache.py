@@ -37,22 +37,52 @@ class ContextShape:
     graph_tokens: int
     """Tokens that the largest graph is made for: a whole batch, the same number for each sequence."""
     kv_type: KvType
+    padded_values: bool = False
+    """Without flash attention values lie transposed, and then as many in each layer as in the widest."""
+    streams: int = 1
+    """Caches side by side: one that all sequences share, or one for each."""
 
     @classmethod
     def of(cls, facts: GgufFacts, options: ServeOptions) -> "ContextShape":
         """The shape that these options ask for. Formula of the sliding cells: `llama_kv_cache_iswa`."""
+        if not options.unified:
+            return cls._apart(facts, options)
         cells = shape.cells(options.context, options.parallel, options.shared)
         count = shape.sequences(options.parallel, options.task, stateful=facts.stateful)
-        ubatch = options.ubatch if facts.encoder_only else min(options.ubatch, cells)
+        ubatch = min(options.ubatch, cells)
         windows = cells if facts.sliding_window is None else facts.sliding_window * count + ubatch
         return cls(
             cells=cells,
             sliding_cells=padded(min(cells, windows)),
             sequences=count,
-            outputs=ubatch if options.task == "embeddings" else count,
+            outputs=options.ubatch if options.task == "embeddings" else count,
             graph_tokens=-(-ubatch // count) * count,
             kv_type=options.kv_type,
+            padded_values=not options.flash_attention,
         )
+
+    @classmethod
+    def _apart(cls, facts: GgufFacts, options: ServeOptions) -> "ContextShape":
+        """A cache for each of the answers, and none besides."""
+        count, own = options.parallel, padded(options.context)
+        ubatch = min(options.ubatch, own * count)
+        window = own if facts.sliding_window is None else min(own, padded(facts.sliding_window + ubatch))
+        return cls(
+            cells=own * count,
+            sliding_cells=window * count,
+            sequences=count,
+            outputs=options.ubatch if options.task == "embeddings" else count,
+            graph_tokens=-(-ubatch // count) * count,
+            kv_type=options.kv_type,
+            padded_values=not options.flash_attention,
+            streams=count,
+        )
+
+    def stream_cells(self, *, sliding: bool, encoder: bool, tokens: int) -> int:
+        """Cells that one token of a batch may look at."""
+        if encoder:
+            return tokens
+        return (self.sliding_cells if sliding else self.cells) // self.streams
 
 
 def layer_cache(facts: GgufFacts, context: ContextShape, layer: int) -> int:
@@ -69,7 +99,8 @@ def layer_cache(facts: GgufFacts, context: ContextShape, layer: int) -> int:
         heads = facts.n_kv_heads[layer]
         key = facts.key_length_sliding if sliding else facts.key_length
         value = facts.value_length_sliding if sliding else facts.value_length
-        row = _row(heads * key, context.kv_type) + (0 if facts.mla else _row(heads * value, context.kv_type))
+        held = max(facts.n_kv_heads) if context.padded_values else heads
+        row = _row(heads * key, context.kv_type) + (0 if facts.mla else _row(held * value, context.kv_type))
         size += row * (context.sliding_cells if sliding else context.cells)
     return size
 

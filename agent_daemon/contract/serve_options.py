@@ -25,5 +25,8 @@ class ServeOptions:
     projector: GgufFacts | None = None
     flash_attention: bool = True
     """The worker always has it; without it the cache may be of f16 only, and attention is computed in the open."""
+    borrows: bool = True
+    """Whether a GPU computes prompts for the blocks in RAM too, with a copy of one weight at a time, as it does under
+    CUDA, ROCm, Vulkan, Metal and SYCL."""
     unified: bool = True
     """Whether all sequences share one cache, as the worker's do; else each of the `parallel` has its own."""

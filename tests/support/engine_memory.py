@@ -65,6 +65,9 @@ def _main(model: str, context: int, parallel: int, kv_type: str, ubatch: int, em
     settings.n_batch = settings.n_ubatch = min(ubatch, settings.n_ctx)
     settings.n_outputs_max = ubatch if embeddings else settings.n_seq_max
     settings.embeddings = embeddings
+    if embeddings:
+        # what the worker asks for where the file names no pooling
+        settings.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_MEAN
     settings.kv_unified = True
     settings.swa_full = False
     settings.flash_attn_type = 1
