@@ -43,29 +43,28 @@ def peak(facts: GgufFacts, options: ServeOptions, context: ContextShape, segment
     if not options.flash_attention or facts.encoder_only:
         return _drawn(facts, options, context, segment, None)
     layers = range(facts.n_layers) if segment.begins == "tokens" else segment.layers
-    masks = sum(
+    masks = [
         -(-_mask(facts, context, context.graph_tokens, True, sliding) // _ALIGNMENT) * _ALIGNMENT
         for sliding in {facts.sliding_layers[layer] for layer in layers if _attends(facts, layer)}
-    )
-    with_masks, without = _extremes(
+    ]
+    vast, without = _extremes(
         facts, replace(options, context=0, shared=None), replace(context, cells=0, sliding_cells=0), segment
     )
-    if with_masks + masks >= without:
-        return with_masks + masks
-    return _drawn(facts, options, context, segment, None)
+    with_masks = vast - len(masks) * _VAST + sum(masks)
+    return with_masks if with_masks >= without else _drawn(facts, options, context, segment, None)
 
 
 _ALIGNMENT = 32
-_VAST = 1 << 50
+_VAST = 1 << 80
 
 
 @lru_cache(maxsize=16384)
 def _extremes(
     facts: GgufFacts, options: ServeOptions, context: ContextShape, segment: Segment
 ) -> tuple[int, int]:
-    """The buffer without its masks, where they are larger than all else, and where there are none."""
+    """The buffer where each of its masks is larger than all else, and where they take nothing."""
     vast = _drawn(facts, options, context, segment, _VAST)
-    return vast % _VAST, _drawn(facts, options, context, segment, 0)
+    return vast, _drawn(facts, options, context, segment, 0)
 
 
 def _drawn(

@@ -8,7 +8,7 @@ after its last reader), and returns the bytes that the buffer must have. Sizes a
 
 from dataclasses import dataclass, field
 
-_ENDLESS = 1 << 62
+_ENDLESS = 1 << 100
 
 
 @dataclass(frozen=True, slots=True)
