@@ -4,14 +4,17 @@ The table says for every state and every thing that can happen which state follo
 there. `activator.py` performs it. A pair that is not in the table cannot happen; meeting one is a bug.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from agent_daemon.contract.release import DeviceRelease, ServedModel, Strategy
 from agent_daemon.contract.wire import ActivationState as S
 from agent_daemon.room import FreeMemory, Need, need, short
 
 MIB = 1024 * 1024
+_UNMEASURED: Mapping[str, Need] = MappingProxyType({})
 
 
 class Happening(StrEnum):
@@ -19,6 +22,10 @@ class Happening(StrEnum):
 
     BLOBS_COMPLETE = "blobs_complete"
     ACTIVATE = "activate"
+    JUDGED = "judged"
+    """What the release takes was measured, and it fits."""
+    REFUSED = "refused"
+    """It takes more than was planned, or more than is free: nothing has changed."""
     LOADED = "loaded"
     FAILED = "failed"
     PROBE_HELD = "probe_held"
@@ -33,6 +40,7 @@ class Action(StrEnum):
 
     AWAIT_BLOBS = "await_blobs"
     AWAIT_ACTIVATE = "await_activate"
+    MEASURE = "measure"
     LOAD = "load"
     PROBE = "probe"
     SERVE_NEW = "serve_new"
@@ -49,7 +57,9 @@ class Transition:
 TABLE: dict[tuple[S, Happening], Transition] = {
     (S.STAGING, Happening.BLOBS_COMPLETE): Transition(S.STAGED, Action.AWAIT_ACTIVATE),
     (S.STAGING, Happening.RESTARTED): Transition(S.STAGING, Action.AWAIT_BLOBS),
-    (S.STAGED, Happening.ACTIVATE): Transition(S.ACTIVATING, Action.LOAD),
+    (S.STAGED, Happening.ACTIVATE): Transition(S.STAGED, Action.MEASURE),
+    (S.STAGED, Happening.JUDGED): Transition(S.ACTIVATING, Action.LOAD),
+    (S.STAGED, Happening.REFUSED): Transition(S.STAGED, Action.AWAIT_ACTIVATE),
     (S.STAGED, Happening.RESTARTED): Transition(S.STAGED, Action.AWAIT_ACTIVATE),
     (S.ACTIVATING, Happening.LOADED): Transition(S.PROBING, Action.PROBE),
     (S.ACTIVATING, Happening.FAILED): Transition(S.REVERTING, Action.RESTORE_OLD),
@@ -74,12 +84,14 @@ def transition(state: S, happening: Happening) -> Transition:
         raise ValueError(f"{happening} cannot happen to an operation that is {state}") from None
 
 
-def choose_strategy(new: DeviceRelease, running: frozenset[str], free: FreeMemory) -> Strategy:
+def choose_strategy(
+    new: DeviceRelease, running: frozenset[str], free: FreeMemory, sizes: Mapping[str, Need] = _UNMEASURED
+) -> Strategy:
     """`handover` when `new` fits beside the workers that run now, else `replace`. A release that names a
     strategy gets it."""
     if new.strategy is not Strategy.AUTO:
         return new.strategy
-    return Strategy.HANDOVER if fits_beside(new, running, free) else Strategy.REPLACE
+    return Strategy.HANDOVER if fits_beside(new, running, free, sizes) else Strategy.REPLACE
 
 
 def resident(release: DeviceRelease) -> tuple[ServedModel, ...]:
@@ -95,14 +107,18 @@ def on_demand(release: DeviceRelease) -> tuple[ServedModel, ...]:
     return tuple(model for model in release.models if model.engine_key() not in keys)
 
 
-def fits_beside(new: DeviceRelease, running: frozenset[str], free: FreeMemory) -> bool:
+def fits_beside(
+    new: DeviceRelease, running: frozenset[str], free: FreeMemory, sizes: Mapping[str, Need] = _UNMEASURED
+) -> bool:
     """Whether what `new` holds in memory at once, besides the workers that already run (`running`, engine keys),
     fits into the memory that is free beside them: its resident models, and one of those on demand."""
-    return not short(_needs(new, running), free)
+    return not short(needs(new, running, sizes), free)
 
 
-def _needs(release: DeviceRelease, running: frozenset[str]) -> Need:
-    staying, coming_and_going = _workers(resident(release)), _workers(on_demand(release))
+def needs(release: DeviceRelease, running: frozenset[str], sizes: Mapping[str, Need] = _UNMEASURED) -> Need:
+    """What a release takes at once beside the workers that run already (`running`, engine keys). `sizes` are what
+    workers take by measurement, by engine key; of others it is what was predicted."""
+    staying, coming_and_going = _workers(resident(release), sizes), _workers(on_demand(release), sizes)
     at_once = sum((taken for key, taken in staying.items() if key not in running), Need())
     largest = Need()
     for taken in coming_and_going.values():
@@ -112,9 +128,10 @@ def _needs(release: DeviceRelease, running: frozenset[str]) -> Need:
     return at_once + largest.less(room)
 
 
-def _workers(models: tuple[ServedModel, ...]) -> dict[str, Need]:
+def _workers(models: tuple[ServedModel, ...], sizes: Mapping[str, Need]) -> dict[str, Need]:
     """What each worker takes, by its engine key: once, however many names share it."""
-    return {model.engine_key(): need(model.placement) for model in models}
+    keys = {model.engine_key(): model for model in models}
+    return {key: sizes[key] if key in sizes else need(model.placement) for key, model in keys.items()}
 
 
 def memory_bound(predicted_total: int, margin: float) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from agent_daemon import probe
-from agent_daemon.activation import Action, Happening, choose_strategy, fits_beside, resident, transition
+from agent_daemon.activation import Action, Happening, choose_strategy, needs, resident, transition
 from agent_daemon.contract.release import DeviceRelease, Strategy
 from agent_daemon.contract.wire import (
     TERMINAL_STATES,
@@ -23,8 +23,9 @@ from agent_daemon.contract.wire import (
 )
 from agent_daemon.errors import BlobsMissing, Conflict, NotFound, QuarantinedRelease, WorkerFailure
 from agent_daemon.journal import Journal
+from agent_daemon.preflight import Measure, Preflight
 from agent_daemon.residency import LOAD_SECONDS, Residents
-from agent_daemon.room import FreeMemory
+from agent_daemon.room import FreeMemory, Need, all_returned, short, with_returned
 from agent_daemon.serving import Serving
 from agent_daemon.store import Store
 from agent_daemon.supervisor import Supervisor
@@ -43,7 +44,8 @@ _BUSY = frozenset({ActivationState.ACTIVATING, ActivationState.PROBING, Activati
 
 
 class Activator:
-    """Owns the switch between releases. `free_memory` measures; `publish` is called after each event."""
+    """Owns the switch between releases. `free_memory` measures what is free, in a thread, and `measure` what a model
+    would take; `publish` is called after each event."""
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Activator:
         serving: Serving,
         free_memory: Callable[[], FreeMemory],
         publish: Callable[[], None],
+        measure: Measure,
     ) -> None:
         self._journal = journal
         self._store = store
@@ -62,6 +65,8 @@ class Activator:
         self._serving = serving
         self._free_memory = free_memory
         self._publish = publish
+        self._preflight = Preflight(supervisor, measure, free_memory)
+        self._measuring: int | None = None
         self._task: asyncio.Task[None] | None = None
         self._unsettled: int | None = None
 
@@ -80,7 +85,11 @@ class Activator:
         if digest == self._journal.active() and not missing:
             return Staged()
         latest = self._journal.latest()
-        if latest and latest.state in (ActivationState.STAGING, ActivationState.STAGED):
+        if (
+            latest
+            and latest.state in (ActivationState.STAGING, ActivationState.STAGED)
+            and not _ended(latest)
+        ):
             if latest.release == digest:
                 return Staged(operation=latest, missing=missing)
             self._journal.advance(
@@ -118,12 +127,13 @@ class Activator:
                 "send them first; what has arrived is kept",
             )
         operation = self._journal.latest()
-        if operation is None or operation.release != digest or operation.state in TERMINAL_STATES:
+        if operation is None or operation.release != digest or _ended(operation):
             operation = self._journal.begin(digest, release.number)
         if retry:
             self._journal.pardon(digest)
         if operation.state is ActivationState.STAGING:
             operation = self._enter(operation, Happening.BLOBS_COMPLETE)
+        self._measuring = operation.id
         self._begin(operation, Happening.ACTIVATE)
         return operation
 
@@ -132,18 +142,22 @@ class Activator:
         latest = self._journal.latest()
         if latest is None or latest.id != operation:
             return True
-        return latest.state in TERMINAL_STATES and self._unsettled != operation
+        return _ended(latest) and operation not in (self._unsettled, self._measuring)
 
     def _running(self, digest: str) -> Operation | None:
         """The operation that is bringing up this very release: whoever asks for it again may follow it."""
         latest = self._journal.latest()
-        underway = (ActivationState.ACTIVATING, ActivationState.PROBING)
-        return latest if latest and latest.release == digest and latest.state in underway else None
+        if latest is None or latest.release != digest:
+            return None
+        underway = latest.state in (ActivationState.ACTIVATING, ActivationState.PROBING)
+        return latest if underway or latest.id == self._measuring else None
 
     def _refuse_while_busy(self) -> None:
         latest = self._journal.latest()
         if latest and latest.state in _BUSY:
             raise Conflict(f"this device is {latest.state} r{latest.number}", "try again when it is done")
+        if latest and latest.id == self._measuring:
+            raise Conflict(f"this device is measuring r{latest.number}", "try again when it is done")
         if latest and self._task is not None and not self._task.done():
             raise Conflict(
                 f"this device is finishing requests of the release before r{latest.number}",
@@ -186,13 +200,14 @@ class Activator:
         upcoming: Happening | None = happening
         while upcoming is not None:
             step = transition(operation.state, upcoming)
-            if step.state is not operation.state:
+            if step.state is not operation.state or upcoming is Happening.REFUSED:
                 operation = self._enter(operation, upcoming, reason)
             upcoming, reason = await self._perform(step.action, operation)
 
     def _enter(self, operation: Operation, happening: Happening, reason: str | None = None) -> Operation:
         state = transition(operation.state, happening).state
-        entered = self._journal.advance(operation.id, state, reason=reason, outcome=_OUTCOMES.get(state))
+        outcome = Outcome.REFUSED if happening is Happening.REFUSED else _OUTCOMES.get(state)
+        entered = self._journal.advance(operation.id, state, reason=reason, outcome=outcome)
         if state in TERMINAL_STATES:
             self._unsettled = operation.id
         self._publish()
@@ -201,6 +216,8 @@ class Activator:
     async def _perform(self, action: Action, operation: Operation) -> tuple[Happening | None, str | None]:
         """Does what a state asks for; returns what happened, and why if it went wrong."""
         match action:
+            case Action.MEASURE:
+                return await self._judge(operation)
             case Action.LOAD:
                 return await self._load(operation)
             case Action.PROBE:
@@ -216,19 +233,39 @@ class Activator:
                 pass
         return None, None
 
+    async def _judge(self, operation: Operation) -> tuple[Happening, str | None]:
+        """Whether it takes what was predicted and has room now. Nothing on the device changes by it."""
+        release = self._journal.release(operation.release)
+        try:
+            finding = await self._preflight.examine(release, lambda text: self._note(operation, text))
+        finally:
+            self._measuring = None
+        if finding.refusal is not None:
+            return Happening.REFUSED, finding.refusal
+        self._residents.expect(finding.sizes)
+        return Happening.JUDGED, None
+
     async def _load(self, operation: Operation) -> tuple[Happening, str | None]:
         """Everything that is to be resident. What is loaded on demand is loaded by the probe, each in its turn."""
         release = self._journal.release(operation.release)
-        strategy = choose_strategy(release, self._supervisor.running(), self._free_memory())
+        free = await asyncio.to_thread(self._free_memory)
+        sizes = self._residents.expected()
+        strategy = choose_strategy(release, self._supervisor.running(), free, sizes)
         operation = self._journal.choose(operation.id, strategy)
         staying = frozenset(model.engine_key() for model in resident(release))
-        if strategy is Strategy.REPLACE and self._supervisor.running() - staying:
+        ending = self._supervisor.running() - staying
+        if strategy is Strategy.REPLACE and ending:
             self._note(
                 operation, "not enough memory for both releases: requests wait while they are exchanged"
             )
             await self._serving.hold()
+            held = await asyncio.to_thread(self._preflight.held)
+            free = await asyncio.to_thread(self._free_memory)
+            back = sum((size for key, size in held.items() if key in ending), Need())
             await self._supervisor.stop(self._supervisor.keys() - staying, drain=_DRAIN_SECONDS)
-            await self._wait_for_memory(release)
+            await self._wait_for_memory(
+                needs(release, staying & self._supervisor.running(), sizes), free, back
+            )
         self._residents.keep(staying)
         self._supervisor.start(release.models, restart=False)
         deadline = asyncio.get_running_loop().time() + LOAD_SECONDS
@@ -242,11 +279,14 @@ class Activator:
                 return Happening.FAILED, f"{model.name} was not loaded within {LOAD_SECONDS:g} s"
         return Happening.LOADED, None
 
-    async def _wait_for_memory(self, release: DeviceRelease) -> None:
-        """Waits for the driver to give back what the old workers held, for a while: then loading has to tell."""
+    async def _wait_for_memory(self, wanted: Need, before: FreeMemory, back: Need) -> None:
+        """Waits until there is room for `wanted`, or what the ended workers held is `back` beside what was free
+        `before`; for a while, because others may take memory meanwhile: then loading has to tell."""
         deadline = time.monotonic() + _MEMORY_WAIT_SECONDS
-        while not fits_beside(release, self._supervisor.running(), self._free_memory()):
-            if time.monotonic() > deadline:
+        whole = with_returned(before, back)
+        while time.monotonic() < deadline:
+            free = await asyncio.to_thread(self._free_memory)
+            if short(wanted, free) is None or all_returned(whole, free):
                 return
             await asyncio.sleep(0.2)
 
@@ -299,6 +339,12 @@ class Activator:
     def _note(self, operation: Operation, text: str) -> None:
         self._journal.note(operation, text)
         self._publish()
+
+
+def _ended(operation: Operation) -> bool:
+    """Whether nothing more happens to an operation: one that was refused stays where it was, with a reason."""
+    refused = operation.state is ActivationState.STAGED and operation.reason is not None
+    return refused or operation.state in TERMINAL_STATES
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

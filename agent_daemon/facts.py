@@ -2,12 +2,13 @@
 
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from agent_daemon import __version__
 from agent_daemon.contract.wire import Facts, RuntimeFacts
+from agent_daemon.free_memory import free_ram
 from agent_daemon.gpus import SYSFS, detect_gpus
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -32,18 +33,22 @@ def detect_facts(
     gateway_url: str | None = None,
     sysfs_root: Path = SYSFS,
     cpuinfo: Path = CPUINFO,
+    holders: Mapping[str, frozenset[int]] | None = None,
 ) -> Facts:
     """Asks this machine what it is; memory and disk in bytes, free disk that of `state_dir`'s file system.
 
-    What others know is passed in: the most RAM that the owner allows, what the runtime can do and where the
-    gateway listens. Takes milliseconds, more where a GPU has to wake. Raises nothing.
+    What others know is passed in: the most RAM that the owner allows, what the runtime can do, where the
+    gateway listens, and which processes of this agent hold memory of which GPU (`holders`, by uuid). Takes
+    milliseconds, more where a GPU has to wake. Raises nothing.
     """
     import psutil
 
     text = _attempt(cpuinfo.read_text) or ""
     memory = _attempt(psutil.virtual_memory)
     disk = _attempt(lambda: shutil.disk_usage(state_dir))
-    gpus, gpu_error = detect_gpus(sysfs_root)
+    free = free_ram()
+    total = memory.total if memory else None
+    gpus, gpu_error = detect_gpus(sysfs_root, holders or {})
     return Facts(
         agent_id=agent_id,
         agent_version=__version__,
@@ -56,8 +61,9 @@ def detect_facts(
         cpu_cores=_attempt(lambda: psutil.cpu_count(logical=False)),
         cpu_threads=_attempt(lambda: psutil.cpu_count(logical=True)),
         cpu_features=cpu_features(text),
-        ram_total=memory.total if memory else None,
-        ram_available=memory.available if memory else None,
+        ram_total=total,
+        ram_available=free.free if free.free is None or total is None else min(free.free, total),
+        ram_bound_by=free.bound_by,
         ram_limit=ram_limit,
         disk_free=disk.free if disk else None,
         gpus=gpus,

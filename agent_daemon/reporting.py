@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from agent_daemon import telemetry
-from agent_daemon.contract.wire import Facts, Heartbeat, RecordKind, WorkerEvent, WorkerStatus
+from agent_daemon.contract.wire import Facts, Fitted, Heartbeat, RecordKind, WorkerEvent, WorkerStatus
+from agent_daemon.free_memory import free_ram
 from agent_daemon.journal import Journal
 from agent_daemon.spool import Spool
 
@@ -41,6 +42,15 @@ class Reporting:
         )
         self._spool.append(RecordKind.WORKER, event)
 
+    def fitted(self, record: Fitted) -> None:
+        """Tells what a loaded model takes."""
+        self._spool.append(RecordKind.FITTED, record)
+
+    async def facts(self) -> None:
+        """Reports the facts anew, because something has become known."""
+        await asyncio.to_thread(self._spool.append, RecordKind.FACTS, await self._detect())
+        self._wake()
+
     def publish(self) -> None:
         """Brings activation events from the journal to the spool: each at least once, in order."""
         for identity, at, event in self._journal.unreported():
@@ -72,7 +82,7 @@ class Reporting:
         operation, active = self._journal.latest(), self._journal.active()
         return Heartbeat(
             uptime=time.monotonic() - self._began,
-            ram_available=telemetry.ram_available(),
+            ram_available=free_ram().free,
             gpu_free=gpu_free,
             active=active,
             active_number=self._journal.release(active).number if active else None,

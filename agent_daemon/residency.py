@@ -8,14 +8,15 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from agent_daemon.contract.release import Placement
 from agent_daemon.contract.sizes import format_size
 from agent_daemon.contract.wire import WorkerState, WorkerStatus
 from agent_daemon.errors import WorkerFailure
 from agent_daemon.eviction import Tenant, Verdict, choose, idle_until
-from agent_daemon.room import FreeMemory, Need, need, short
+from agent_daemon.room import FreeMemory, Need, all_returned, frees, need, short, with_returned
 from agent_daemon.supervisor import FIRST_DELAY, LONGEST_DELAY, Occupancy, Supervisor
 from agent_daemon.worker_process import WorkerProcess
 
@@ -75,6 +76,20 @@ class Residents:
         self._turn = asyncio.Lock()
         self._loading: _Loading | None = None
         self._faults: dict[str, _Fault] = {}
+        self._sizes: dict[str, Need] = {}
+
+    def expect(self, sizes: Mapping[str, Need]) -> None:
+        """From here on these workers, by engine key, are expected to take what was measured, and no more what was
+        predicted for them."""
+        known = self._supervisor.keys()
+        self._sizes = {key: size for key, size in self._sizes.items() if key in known} | dict(sizes)
+
+    def expected(self) -> Mapping[str, Need]:
+        """What was measured of workers before they were loaded, by engine key."""
+        return dict(self._sizes)
+
+    def _need(self, key: str, placement: Placement) -> Need:
+        return self._sizes[key] if key in self._sizes else need(placement)
 
     def keep(self, keys: frozenset[str]) -> None:
         """From here on these workers are not unloaded, as if they were pinned: a probe watches them. What went
@@ -209,7 +224,7 @@ class Residents:
 
     async def _make_room(self, key: str, loading: _Loading) -> None:
         """Returns when the model fits. Raises WorkerFailure when it never will, however long it waits."""
-        wanted = need(self._supervisor.seated(key).placement)
+        wanted = self._need(key, self._supervisor.seated(key).placement)
         while True:
             if not self._wanted[key]:
                 raise _Abandoned("nobody waits for it any more")
@@ -222,7 +237,8 @@ class Residents:
                 raise WorkerFailure(_shortage(wanted, free))
             loading.blocked_by = choice.keys if choice.verdict is Verdict.WAIT else ()
             if choice.verdict is Verdict.EVICT and await self._evict(choice.keys, key):
-                await self._until_given_back(wanted)
+                back = sum((each.frees for each in tenants if each.key in choice.keys), Need())
+                await self._until_given_back(wanted, with_returned(free, back))
             elif choice.verdict is Verdict.WAIT:
                 # Not for ever: somebody else on this machine may give memory back without telling.
                 await self._changes.next(_LOOK_AGAIN)
@@ -231,11 +247,13 @@ class Residents:
         why = f"{self._names((guest,))} needs its memory"
         return all(await asyncio.gather(*(self._supervisor.unload(key, why) for key in keys)))
 
-    async def _until_given_back(self, wanted: Need) -> None:
+    async def _until_given_back(self, wanted: Need, whole: FreeMemory) -> None:
+        """Returns once it fits, or as much is free as there can be (`whole`), or after a while: somebody else may
+        have taken it."""
         deadline = time.monotonic() + _MEMORY_WAIT_SECONDS
         while time.monotonic() < deadline:
             free, _ = await self._measure()
-            if choose(wanted, free, ()).verdict is Verdict.FITS:
+            if choose(wanted, free, ()).verdict is Verdict.FITS or all_returned(whole, free):
                 return
             await asyncio.sleep(_POLL)
 
@@ -243,7 +261,10 @@ class Residents:
         """What is free, less what workers that are being loaded have not taken yet; and what each holds."""
         free = await asyncio.to_thread(self._free_memory)
         statuses = await asyncio.to_thread(self._supervisor.status)
-        coming = sum((need(each.placement) for each in self._supervisor.occupants() if each.coming), Need())
+        coming = sum(
+            (self._need(each.key, each.placement) for each in self._supervisor.occupants() if each.coming),
+            Need(),
+        )
         ram = None if free.ram is None else free.ram - coming.ram
         vram = {
             uuid: None if size is None else size - coming.vram.get(uuid, 0)
@@ -254,7 +275,7 @@ class Residents:
     def _tenant(self, seat: Occupancy, status: WorkerStatus | None = None) -> Tenant:
         return Tenant(
             key=seat.key,
-            frees=_frees(need(seat.placement), status),
+            frees=frees(need(seat.placement), status),
             used=seat.used,
             busy=seat.state is not WorkerState.READY or seat.active > 0 or self._wanted[seat.key] > 0,
             pinned=seat.state is not WorkerState.DRAINING
@@ -266,14 +287,6 @@ class Residents:
         known = self._supervisor.keys()
         names = ["/".join(self._supervisor.seated(key).names) for key in keys if key in known]
         return " and ".join(names) or "another model"
-
-
-def _frees(predicted: Need, status: WorkerStatus | None) -> Need:
-    """What a worker's end gives back: by measurement, and by prediction where nothing was measured."""
-    if status is None:
-        return predicted
-    ram = predicted.ram if status.ram_bytes is None else status.ram_bytes
-    return Need(ram, {uuid: status.vram_bytes or size for uuid, size in predicted.vram.items()})
 
 
 def _shortage(wanted: Need, free: FreeMemory) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent_daemon.contract.release import Placement
+from agent_daemon.contract.wire import WorkerStatus
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,8 @@ class FreeMemory:
     ram: int | None
     vram: Mapping[str, int | None]
     """By GPU uuid."""
+    each: int | None = None
+    """RAM that one process may take by its own limits, whatever is free; None: as much as there is."""
 
 
 @dataclass(frozen=True)
@@ -58,3 +61,38 @@ def short(wanted: Need, free: FreeMemory) -> Need | None:
     vram = {uuid: size - (free.vram.get(uuid) or 0) for uuid, size in wanted.vram.items()}
     vram = {uuid: size for uuid, size in vram.items() if size > 0}
     return Need(ram, vram) if ram or vram else None
+
+
+def frees(predicted: Need, status: WorkerStatus | None) -> Need:
+    """What a worker's end gives back: by measurement, and by prediction where nothing was measured."""
+    if status is None:
+        return predicted
+    ram = predicted.ram if status.ram_bytes is None else status.ram_bytes
+    if len(predicted.vram) < 2:
+        return Need(ram, {uuid: status.vram_bytes or size for uuid, size in predicted.vram.items()})
+    return Need(ram, {uuid: status.gpu_vram.get(uuid) or size for uuid, size in predicted.vram.items()})
+
+
+def with_returned(free: FreeMemory, returned: Need) -> FreeMemory:
+    """What is free once `returned` has been given back. What is not known stays unknown."""
+    vram = {
+        uuid: None if size is None else size + returned.vram.get(uuid, 0) for uuid, size in free.vram.items()
+    }
+    return FreeMemory(None if free.ram is None else free.ram + returned.ram, vram, free.each)
+
+
+def known_short(wanted: Need, free: FreeMemory) -> Need | None:
+    """What is certainly missing: `short`, without the memories whose free bytes nobody knows."""
+    ram = 0 if free.ram is None else max(0, wanted.ram - free.ram)
+    vram = {
+        uuid: size - known
+        for uuid, size in wanted.vram.items()
+        if (known := free.vram.get(uuid)) is not None and size > known
+    }
+    return Need(ram, vram) if ram or vram else None
+
+
+def all_returned(expected: FreeMemory, free: FreeMemory) -> bool:
+    """Whether as much is free as was expected, in every memory of which that is known."""
+    pairs = [(expected.ram, free.ram), *((size, free.vram.get(uuid)) for uuid, size in expected.vram.items())]
+    return all(now is not None and now >= size for size, now in pairs if size is not None)

@@ -8,22 +8,25 @@ import uuid
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
-import psutil
 from starlette.types import ASGIApp
 
-from agent_daemon import control_api, telemetry
+from agent_daemon import control_api
 from agent_daemon.activator import Activator
+from agent_daemon.bandwidth import BandwidthProbe
 from agent_daemon.checkin import CheckInLoop
 from agent_daemon.contract.release import Access, ServedModel
-from agent_daemon.contract.wire import Facts, RuntimeFacts
+from agent_daemon.contract.wire import Facts, RuntimeFacts, WorkerStatus
 from agent_daemon.counting import Counting
 from agent_daemon.doctor import examine
 from agent_daemon.errors import UsageProblem
 from agent_daemon.facts import detect_facts
+from agent_daemon.fitted import fitted
+from agent_daemon.free_memory import free_ram
 from agent_daemon.gateway.app import Gateway, build
 from agent_daemon.gpus import detect_gpus
 from agent_daemon.journal import Journal
 from agent_daemon.listener import Server, bind_control, bind_gateway, server
+from agent_daemon.loading import Loader
 from agent_daemon.reporting import Reporting
 from agent_daemon.residency import Residents
 from agent_daemon.room import FreeMemory
@@ -34,8 +37,6 @@ from agent_daemon.settings import Settings
 from agent_daemon.spool import Spool
 from agent_daemon.store import Store
 from agent_daemon.supervisor import Supervisor
-from agent_daemon.worker_messages import AdapterFile, Load
-from agent_daemon.worker_process import WorkerProcess
 
 _log = logging.getLogger(__name__)
 _RAM_RESERVE = 512 * 1024 * 1024
@@ -59,14 +60,16 @@ class Service:
             self._journal, self._spool, self._facts, lambda: self._supervisor.status(), self._wake_checkin
         )
         self._checkin = self._to_hub()
-        self._supervisor = Supervisor(self._spawn, self._reporting.worker)
+        self._loader = Loader(self._store, settings.logs)
+        self._supervisor = Supervisor(self._loader.spawn, self._reporting.worker, self._fitted)
         self._counting = Counting(self._spool, self._supervisor)
         self._residents = Residents(self._supervisor, self._free_memory)
         self._serving = Serving()
         self._activator = Activator(
             *(self._journal, self._store, self._supervisor, self._residents, self._serving),
-            *(self._free_memory, self._reporting.publish),
+            *(self._free_memory, self._reporting.publish, self._loader.measure),
         )
+        self._bandwidth = BandwidthProbe(settings.state_dir / "bandwidth.json", self._supervisor)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set."""
@@ -160,6 +163,7 @@ class Service:
         """What goes on beside serving, until the end."""
         yield self._reporting.beat()
         yield self._residents.run()
+        yield self._bandwidth.run(self._facts, self._reporting.facts)
         yield keep_alive()
         if self._checkin is not None:
             yield self._checkin.run()
@@ -170,55 +174,48 @@ class Service:
 
     # -- what the parts ask for ------------------------------------------------------------------------
 
-    async def _spawn(self, model: ServedModel) -> WorkerProcess:
-        path = await asyncio.to_thread(self._store.model_path, model.artifact)
-        placement = model.placement
-        load = Load(
-            path=str(path),
-            task=model.task,
-            context=placement.context,
-            parallel=placement.parallel,
-            cells=placement.cells,
-            kv_type=placement.kv_type,
-            gpu_layers=placement.gpu_layers,
-            threads=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
-            adapters=await asyncio.to_thread(self._adapter_files, model),
-        )
-        # A uuid, not an index: the numbering of GPUs differs between NVML and CUDA.
-        environment = {"CUDA_VISIBLE_DEVICES": placement.gpu_uuid} if placement.gpu_uuid else {}
-        log = self._settings.logs / f"worker-{model.engine_key().removeprefix('sha256:')[:12]}.log"
-        return await WorkerProcess.spawn(load, log, environment)
-
-    def _adapter_files(self, model: ServedModel) -> tuple[AdapterFile, ...]:
-        return tuple(
-            AdapterFile(name=each.name, path=str(self._store.model_path(each.artifact)), scale=each.scale)
-            for each in model.adapters
-        )
-
     def _free_memory(self) -> FreeMemory:
         workers = self._supervisor.status()
-        ram = telemetry.ram_available()
+        free = free_ram()
+        ram = free.shared
         if ram is not None:
-            # The kernel counts weights that are mapped from a file as available, although they are in use.
+            # Weights that are mapped from a file are counted as available, although they are in use.
             mapped = sum((each.ram_bytes or 0) - (each.ram_private_bytes or 0) for each in workers)
             ram -= mapped + _RAM_RESERVE
         if ram is not None and self._settings.ram_limit is not None:
             ours = sum(each.ram_bytes or 0 for each in workers)
             ram = min(ram, self._settings.ram_limit - ours)
         gpus, _problem = detect_gpus()
-        return FreeMemory(ram=ram, vram={gpu.uuid: gpu.vram_free for gpu in gpus if gpu.uuid})
+        return FreeMemory(ram=ram, vram={gpu.uuid: gpu.vram_free for gpu in gpus if gpu.uuid}, each=free.each)
+
+    async def _fitted(self, model: ServedModel, status: WorkerStatus, seconds: float) -> None:
+        planned = self._residents.expected().get(status.engine_key)
+        if record := fitted(model, status, planned, seconds, await self._facts()):
+            self._reporting.fitted(record)
 
     async def _facts(self) -> Facts:
         if self._runtime.version is None and self._runtime.error is None:
             self._runtime = await probe_runtime()
-        return await asyncio.to_thread(
+        facts = await asyncio.to_thread(
             detect_facts,
             agent_id=self.agent_id,
             state_dir=self._settings.state_dir,
             ram_limit=self._settings.ram_limit,
             runtime=self._runtime,
             gateway_url=self._settings.listen.url,
+            holders=_holders(self._supervisor),
         )
+        return self._bandwidth.known(facts)
+
+
+def _holders(supervisor: Supervisor) -> dict[str, frozenset[int]]:
+    """The workers' processes on each GPU, by its uuid."""
+    found: dict[str, set[int]] = {}
+    for key, pid in supervisor.pids().items():
+        placement = supervisor.seated(key).placement
+        for gpu in (part.uuid for part in placement.gpus) if placement.gpus else (placement.gpu_uuid,):
+            found.setdefault(gpu or "", set()).add(pid)
+    return {gpu: frozenset(pids) for gpu, pids in found.items()}
 
 
 def _lock(state_dir: Path) -> int:

@@ -117,7 +117,7 @@ class Spool:
         with self._transaction() as connection:
             rows = connection.execute("SELECT * FROM record ORDER BY seq LIMIT ?", (limit + 1,)).fetchall()
         records = tuple(
-            Record(seq=row["seq"], at=row["at"], kind=RecordKind(row["kind"]), body=json.loads(row["body"]))
+            Record(seq=row["seq"], at=row["at"], kind=row["kind"], body=json.loads(row["body"]))
             for row in rows[:limit]
         )
         return CheckIn(

@@ -6,7 +6,7 @@ share it, across releases too. Which of them are in memory is decided elsewhere 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from agent_daemon import telemetry
@@ -19,6 +19,9 @@ from agent_daemon.worker_process import WorkerProcess
 
 Spawn = Callable[[ServedModel], Awaitable[WorkerProcess]]
 Report = Callable[[WorkerEvent], None]
+Fitted = Callable[[ServedModel, WorkerStatus, float], Awaitable[None]]
+"""Told once for each load, when the worker has answered for the first time: its model, how it is then, memory included,
+and the seconds that loading took."""
 
 FIRST_DELAY, LONGEST_DELAY, STEADY_AFTER = 0.5, 30.0, 60.0
 """Seconds: the wait before the first restart, which doubles up to the longest and starts over after a
@@ -67,12 +70,17 @@ class Occupancy:
 _OUT = (WorkerState.UNLOADED, WorkerState.STOPPED)
 
 
-class Supervisor:
-    """Starts processes with `spawn` and tells `report` what happens to them."""
+async def _untold(_model: ServedModel, _status: WorkerStatus, _seconds: float) -> None:
+    """Nobody wants to know what loads take."""
 
-    def __init__(self, spawn: Spawn, report: Report) -> None:
+
+class Supervisor:
+    """Starts processes with `spawn`, tells `report` what happens to them and `fitted` what they take."""
+
+    def __init__(self, spawn: Spawn, report: Report, fitted: Fitted = _untold) -> None:
         self._spawn = spawn
         self._report = report
+        self._fitted = fitted
         self._seats: dict[str, _Seat] = {}
         self.changes = Changes()
         """Told whenever a worker changes its state, and whenever a request ends."""
@@ -217,6 +225,13 @@ class Supervisor:
         # A copy, because threads that measure memory ask too.
         return tuple(self._status(key, seat) for key, seat in tuple(self._seats.items()))
 
+    def pids(self) -> dict[str, int]:
+        """The processes of all workers that have one, by engine key."""
+        seats = tuple(self._seats.items())
+        return {
+            key: seat.process.pid for key, seat in seats if seat.process and not seat.process.ended.is_set()
+        }
+
     def occupants(self) -> tuple[Occupancy, ...]:
         """Every worker that is in memory, or on its way into it or out of it."""
         return tuple(self.seated(key) for key in self.running())
@@ -231,7 +246,8 @@ class Supervisor:
     def _status(self, key: str, seat: _Seat) -> WorkerStatus:
         pid = seat.process.pid if seat.process and not seat.process.ended.is_set() else None
         placement = seat.model.placement
-        ram = private = vram = None
+        ram = private = None
+        vram: dict[str, int] | None = None
         if pid is not None and seat.ready is not None and (measured := telemetry.process_memory(pid)):
             ram = max(0, measured.rss - seat.base[0])
             private = None if measured.private is None else max(0, measured.private - seat.base[1])
@@ -251,7 +267,8 @@ class Supervisor:
             predicted_bytes=placement.predicted.total,
             ram_bytes=ram,
             ram_private_bytes=private,
-            vram_bytes=vram,
+            gpu_vram=vram or {},
+            vram_bytes=_placed_vram(placement, vram),
             tokens_per_second=seat.tokens_per_second,
             active_requests=seat.active,
             error=seat.error,
@@ -289,6 +306,7 @@ class Supervisor:
     async def _run_once(self, seat: _Seat) -> None:
         """One process from start to end, whatever the reason of its end."""
         try:
+            began = time.monotonic()
             process = seat.process = await self._spawn(seat.model)
             ready = await process.ready()
             if measured := telemetry.process_memory(process.pid):
@@ -297,6 +315,10 @@ class Supervisor:
             seat.ready, seat.error, seat.used = ready, None, time.monotonic()
             self._set(seat, WorkerState.READY)
             self._tell(seat, "ready", f"{ready.offloaded_layers} layers offloaded")
+            loaded_in = time.monotonic() - began
+            if await process.first_answer():
+                status = await asyncio.to_thread(self._status, seat.model.engine_key(), seat)
+                await self._fitted(seat.model, status, loaded_in)
             await process.ended.wait()
             reason = process.end_reason
         except (WorkerFailure, OSError) as error:
@@ -313,6 +335,16 @@ class Supervisor:
     def _tell(self, seat: _Seat, what: str, detail: str | None) -> None:
         for name in seat.names:
             self._report(WorkerEvent.model_validate({"model": name, "what": what, "detail": detail}))
+
+
+def _placed_vram(placement: Placement, held: Mapping[str, int] | None) -> int | None:
+    """What a worker holds of the GPUs that it was placed on; None unless that is known of each."""
+    if held is None:
+        return None
+    uuids = [part.uuid for part in placement.gpus]
+    if not uuids:
+        return sum(held.values())
+    return sum(held[uuid] for uuid in uuids) if all(uuid in held for uuid in uuids) else None
 
 
 def _together(sharers: list[ServedModel]) -> Residency:

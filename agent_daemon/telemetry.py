@@ -47,6 +47,6 @@ def process_memory(pid: int) -> ProcessMemory | None:
     return ProcessMemory(memory.rss, None if shared is None else max(memory.rss - shared, 0))
 
 
-def process_vram(pid: int) -> int | None:
-    """What a process holds in the memory of NVIDIA GPUs; None when the driver does not say."""
+def process_vram(pid: int) -> dict[str, int] | None:
+    """What a process holds in the memory of NVIDIA GPUs, by their uuids; None when the driver does not say."""
     return gpus.process_vram(pid)

@@ -59,6 +59,8 @@ class Load(_Message):
     kv_type: KvType
     gpu_layers: int
     threads: int
+    split: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Over several GPUs: how many of the `gpu_layers` each of them holds, in order. Else empty."""
     cells: int | None = None
     """Tokens of the cache that all sequences share; None: the whole context for each of them."""
     adapters: tuple[AdapterFile, ...] = ()
@@ -176,6 +178,34 @@ class Failed(_Message):
     message: str
 
 
+class Share(_Message):
+    """Bytes of one memory that a model would take. In RAM `compute` includes the buffer of outputs."""
+
+    weights: int = 0
+    kv_cache: int = 0
+    compute: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + self.compute
+
+
+class Measured(_Message):
+    """What the model of a `Load` would take, by llama.cpp's own account and without its weights being loaded: of
+    RAM, and of each GPU in the order of the split."""
+
+    ev: Literal["measured"] = "measured"
+    host: Share
+    gpus: tuple[Share, ...] = ()
+
+
+class Unmeasured(_Message):
+    """Why this build of llama.cpp or this machine cannot say; it says nothing about the model."""
+
+    ev: Literal["unmeasured"] = "unmeasured"
+    message: str
+
+
 class Started(_Message):
     """The request has been tokenized and holds a sequence. `cached_tokens` of the prompt were not computed anew.
     Sent once, before anything else of an answer."""
@@ -286,6 +316,26 @@ Event = Annotated[
     Field(discriminator="ev"),
 ]
 
+
+class Bandwidth(_Message):
+    """How fast one device reads weights from its memory: RAM, or a GPU whose PCI address is `pci`, if it is known."""
+
+    name: str
+    ram: bool
+    pci: str | None = None
+    bytes_per_second: int
+
+
+class Bandwidths(_Message):
+    """What `python -m agent_daemon.worker --probe-bandwidth` prints: the devices that could be measured."""
+
+    devices: tuple[Bandwidth, ...] = ()
+
+
+Measurement = Annotated[Measured | Unmeasured | Failed, Field(discriminator="ev")]
+"""What `python -m agent_daemon.worker --measure` prints."""
+
+_measurements: TypeAdapter[Measurement] = TypeAdapter(Measurement)
 _commands: TypeAdapter[Command] = TypeAdapter(Command)
 _events: TypeAdapter[Event] = TypeAdapter(Event)
 
@@ -298,3 +348,8 @@ def parse_command(body: bytes) -> Command:
 def parse_event(body: bytes) -> Event:
     """The event in one frame's body. Raises pydantic.ValidationError (a ValueError) when it is not one."""
     return _events.validate_json(body)
+
+
+def parse_measurement(text: str) -> Measurement:
+    """What a measuring process printed. Raises pydantic.ValidationError (a ValueError) when it is not that."""
+    return _measurements.validate_json(text)

@@ -64,6 +64,7 @@ class WorkerProcess:
         self._stopping = False
         self.ended = asyncio.Event()
         self.end_reason = ""
+        self._answered = asyncio.Event()
         self._task = asyncio.create_task(self._read())
 
     @classmethod
@@ -94,6 +95,12 @@ class WorkerProcess:
     async def ready(self) -> Ready:
         """What the worker said after loading. Raises WorkerFailure with llama.cpp's reason or the exit status."""
         return await asyncio.shield(self._ready)
+
+    async def first_answer(self) -> bool:
+        """Waits until the worker has answered something for the first time: it then holds all that it needs for it,
+        which it does not when it is ready. False when it ended without."""
+        await self._answered.wait()
+        return not self.ended.is_set()
 
     async def generate(self, request: Generate) -> AsyncGenerator[Answer, None]:
         """Events and chunks of one completion, ending with Done or Refused. Leaving early cancels it in the worker.
@@ -180,6 +187,8 @@ class WorkerProcess:
                     failure = event.message
                 elif answers := self._requests.get(event.id):
                     answers.put_nowait(event)
+                    if isinstance(event, Vectors) or (isinstance(event, Done) and event.completion_tokens):
+                        self._answered.set()
         except ConnectionError:
             pass  # a worker that was killed with something unread: how it ended says more
         except (ValueError, OSError) as error:
@@ -193,6 +202,8 @@ class WorkerProcess:
 
     def _end(self, reason: str) -> None:
         self.end_reason = reason
+        # First, so that the one who supervises notices the end no later than anybody else.
+        self._answered.set()
         self.ended.set()
         if not self._ready.done():
             self._ready.set_exception(WorkerFailure(reason))

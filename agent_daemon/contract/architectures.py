@@ -172,30 +172,57 @@ EMBEDDING_TWICE = frozenset({"gemma3n", "gemma4"})
 
 DRAWN = frozenset(
     {
-        *("llama", "mistral3", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3", "phi3", "smollm3", "olmo2"),
+        # of published models
         *(
+            "llama",
+            "qwen2",
+            "qwen3",
+            "gemma2",
+            "gemma3",
+            "phi3",
+            "smollm3",
+            "olmo2",
             "cohere2",
             "glm4",
             "openelm",
+        ),
+        *(
+            "qwen3moe",
             "gpt-oss",
             "deepseek2",
             "mamba",
             "mamba2",
             "falcon-h1",
             "granitehybrid",
+            "lfm2",
+            "nemotron_h",
+        ),
+        *("qwen3next", "qwen35", "bert", "nomic-bert", "gemma-embedding"),
+        # of their relatives
+        *(
+            "mistral3",
+            "internlm2",
+            "minicpm",
+            "ernie4_5",
+            "exaone",
+            "exaone4",
+            "xverse",
+            "baichuan",
+            "deci",
+            "granite",
         ),
         *(
-            "lfm2",
-            "qwen3next",
-            "qwen35",
-            "nemotron_h",
-            "bert",
-            "nomic-bert",
-            "gemma-embedding",
-            "granite",
-            "qwen2moe",
+            "gemma",
+            "seed_oss",
+            "hunyuan-dense",
+            "arcee",
+            "qwen2vl",
+            "qwen3vl",
+            "starcoder2",
+            "command-r",
+            "stablelm",
         ),
-        *("qwen35moe", "lfm2moe", "olmoe", "jamba"),
+        *("orion", "nemotron", "qwen2moe", "granitemoe", "olmoe", "ernie4_5-moe", "glm4moe", "dots1"),
     }
 )
-"""Those whose graph was compared with llama.cpp's own account, or is put together from parts of such graphs only."""
+"""Those whose graph, as it is drawn here, was compared with what llama.cpp says that it needs (`make bench-fit`)."""

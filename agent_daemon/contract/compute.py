@@ -8,8 +8,9 @@ width has to do.
 from functools import lru_cache
 
 from agent_daemon.contract.gguf_facts import GgufFacts
-from agent_daemon.contract.graph import Segment, peak
+from agent_daemon.contract.graph import peak
 from agent_daemon.contract.graph_plan import NotDrawn
+from agent_daemon.contract.graph_segment import Segment
 from agent_daemon.contract.kv_cache import ContextShape
 from agent_daemon.contract.serve_options import ServeOptions
 

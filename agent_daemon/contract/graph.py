@@ -3,11 +3,9 @@
 Drawn from the tensors that the file names: what a block has decides what it computes. Sizes are bytes.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Literal
 
 from agent_daemon.contract import architectures
 from agent_daemon.contract.gguf_facts import GgufFacts
@@ -15,23 +13,11 @@ from agent_daemon.contract.graph_attention import attention
 from agent_daemon.contract.graph_feed_forward import experts_used, feed_forward, summed
 from agent_daemon.contract.graph_plan import Block, Plan, blocks
 from agent_daemon.contract.graph_recurrent import recurrent
+from agent_daemon.contract.graph_segment import Drawing, Segment, drawing
 from agent_daemon.contract.graph_tape import Result, Tape
 from agent_daemon.contract.kv_cache import ContextShape
+from agent_daemon.contract.release import Task
 from agent_daemon.contract.serve_options import ServeOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Consecutive blocks on one device. `begins` says with what: `tokens`, whose embeddings it looks up (the CPU does,
-    and holds all inputs), the `embeddings` that were looked up, or what came out of the block before on the `host` or
-    on another `gpu`. `ends`: it computes the output. `followed`: other devices copy inputs from it."""
-
-    layers: range
-    begins: Literal["tokens", "embeddings", "host", "gpu"]
-    ends: bool
-    followed: bool = False
-    borrowed: int = 0
-    """Of its blocks, the first so many whose weights are in RAM, and are copied one at a time."""
 
 
 def peak(facts: GgufFacts, options: ServeOptions, context: ContextShape, segment: Segment) -> int:
@@ -41,110 +27,72 @@ def peak(facts: GgufFacts, options: ServeOptions, context: ContextShape, segment
     the buffer is what the blocks need and the masks, or what the output needs when the masks are gone. Whichever
     context is asked for, two drawings say that, and they are kept."""
     if not options.flash_attention or facts.encoder_only:
-        return _drawn(facts, options, context, segment, None)
-    layers = range(facts.n_layers) if segment.begins == "tokens" else segment.layers
-    masks = [
-        -(-_mask(facts, context, context.graph_tokens, True, sliding) // _ALIGNMENT) * _ALIGNMENT
-        for sliding in {facts.sliding_layers[layer] for layer in layers if _attends(facts, layer)}
-    ]
-    vast, without = _extremes(
-        facts, replace(options, context=0, shared=None), replace(context, cells=0, sliding_cells=0), segment
-    )
-    with_masks = vast - len(masks) * _VAST + sum(masks)
-    return with_masks if with_masks >= without else _drawn(facts, options, context, segment, None)
+        return _drawn(facts, options, context, drawing(facts, segment), None)
+    vast, without, windows = _extremes(facts, options.task, _without_cells(context), segment)
+    for sliding in windows:
+        mask = _mask(facts, context, context.graph_tokens, True, sliding)
+        vast += -(-mask // _ALIGNMENT) * _ALIGNMENT - _VAST
+    return vast if vast >= without else _drawn(facts, options, context, drawing(facts, segment), None)
 
 
 _ALIGNMENT = 32
 _VAST = 1 << 80
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
+def _without_cells(context: ContextShape) -> ContextShape:
+    return replace(context, cells=0, sliding_cells=0)
+
+
+@lru_cache(maxsize=65536)
 def _extremes(
-    facts: GgufFacts, options: ServeOptions, context: ContextShape, segment: Segment
-) -> tuple[int, int]:
-    """The buffer where each of its masks is larger than all else, and where they take nothing."""
-    vast = _drawn(facts, options, context, segment, _VAST)
-    return vast, _drawn(facts, options, context, segment, 0)
+    facts: GgufFacts, task: Task, context: ContextShape, segment: Segment
+) -> tuple[int, int, tuple[bool, ...]]:
+    """The buffer where each of its masks is larger than all else, and where they take nothing; and of which layers there
+    is a mask: of full ones, of sliding ones."""
+    told = drawing(facts, segment)
+    windows = {facts.sliding_layers[layer] for layer in told.inputs if _attends(facts, layer)}
+    return *_both(facts, task, context, told), tuple(windows)
+
+
+@lru_cache(maxsize=4096)
+def _both(facts: GgufFacts, task: Task, context: ContextShape, told: Drawing) -> tuple[int, int]:
+    options = ServeOptions(0, task=task)
+    return _drawn(facts, options, context, told, _VAST), _drawn(facts, options, context, told, 0)
 
 
 def _drawn(
-    facts: GgufFacts, options: ServeOptions, context: ContextShape, segment: Segment, masks: int | None
+    facts: GgufFacts, options: ServeOptions, context: ContextShape, told: Drawing, masks: int | None
 ) -> int:
     """The buffer by drawing the whole graph; `masks` stands in for the bytes of each."""
     plan = Plan(facts, context, Tape(), context.graph_tokens, options.flash_attention, mask_size=masks)
-    everything = range(facts.n_layers) if segment.begins == "tokens" else segment.layers
-    copies = _copies(plan, segment)
-    inputs = _inputs(plan, everything)
-    current, normed = _entry(plan, segment, copies)
-    last = facts.n_layers - facts.nextn_layers - 1
-    tensors = blocks(facts)
+    copies = _copies(plan, told)
+    inputs = _inputs(plan, told.inputs)
+    current, normed = _entry(plan, told, copies)
     chosen = Result(-1, ())
-    if segment.ends or (segment.begins == "tokens" and segment.followed):
+    if told.ends or (told.begins == "tokens" and told.followed):
         chosen = plan.tape.input(4 * min(context.outputs, plan.tokens))
         inputs.append(chosen)
     late = facts.architecture in _CHOSEN_AFTER_THE_LAST
-    own = segment.layers.start + segment.borrowed
-    for layer in sorted(
-        {
-            *_telling(facts, range(segment.layers.start, own), last),
-            *_telling(facts, range(own, segment.layers.stop), last),
-        }
-    ):
-        plan.borrowing = layer < own
-        if layer <= last:
-            choice = chosen if layer == last and not late else None
-            current = _block(plan, tensors[layer], layer, current, normed, choice)
-            normed = None
-    if late and segment.ends:
+    tensors = blocks(facts)
+    telling = (*told.borrowed, *told.own)
+    for place, layer in enumerate(telling):
+        plan.borrowing = place < len(told.borrowed)
+        ends = told.last and place == len(telling) - 1 and not late
+        current = _block(plan, tensors[layer], layer, current, normed, chosen if ends else None)
+        normed = None
+    if late and told.ends:
         current = plan.tape.alter(plan.tape.alter(current))
         plan.tokens = min(context.outputs, plan.tokens)
         current = plan.tape.make(current, chosen, rows=(facts.n_embd, plan.tokens))
-    if segment.ends:
+    if told.ends:
         _output(plan, options, current)
-    if segment.followed:
+    if told.followed:
         plan.tape.read(current, *inputs)
     return plan.tape.peak(_ALIGNMENT)
 
 
-def _telling(facts: GgufFacts, layers: range, last: int) -> list[int]:
-    """Of blocks that follow one another in the same way again and again, the first ones: nothing more happens in the
-    buffer afterwards. And the last block of all, which ends differently."""
-    kinds = _kinds(facts)
-    seen: Counter[tuple[int, int]] = Counter()
-    telling: list[int] = []
-    before = -1
-    for layer in layers:
-        if layer > last:
-            break
-        pair = (before, kinds[layer])
-        seen[pair] += 1
-        if seen[pair] <= _REPEATED or layer == last:
-            telling.append(layer)
-        before = kinds[layer]
-    return telling
-
-
-_REPEATED = 2
-
-
-@lru_cache(maxsize=256)
-def _kinds(facts: GgufFacts) -> tuple[int, ...]:
-    """A number for each block: blocks of one number compute alike."""
-    numbers: dict[tuple[object, ...], int] = {}
-    return tuple(
-        numbers.setdefault(
-            (
-                tuple(sorted(tensors.items())),
-                *(facts.sliding_layers[layer], facts.n_kv_heads[layer], facts.recurrent_layers[layer]),
-                layer < facts.kv_layers,
-            ),
-            len(numbers),
-        )
-        for layer, tensors in enumerate(blocks(facts))
-    )
-
-
-def _copies(plan: Plan, segment: Segment) -> tuple[Result, ...]:
+def _copies(plan: Plan, told: Drawing) -> tuple[Result, ...]:
     """What the first block begins with, as bytes: tokens, or what other devices have made.
 
     Where a step belongs when its operands are on two devices is the scheduler's choice
@@ -159,7 +107,7 @@ def _copies(plan: Plan, segment: Segment) -> tuple[Result, ...]:
             size *= length
         return Result(tape.input(size).place, rows)
 
-    match segment.begins:
+    match told.begins:
         case "tokens":
             # the second is where embeddings are given in place of tokens; it stays unread
             return copied((tokens,)), copied(rows)
@@ -168,22 +116,22 @@ def _copies(plan: Plan, segment: Segment) -> tuple[Result, ...]:
         case "gpu":
             return copied(rows), copied(rows)
         case "host":
-            before = blocks(facts)[segment.layers.start - 1] if segment.layers.start else {}
+            before = Block() if told.before is None else blocks(facts)[told.before]
             if "ffn_gate_inp" in before and not any(name in before for name in _AFTER_EXPERTS):
                 return copied((facts.n_embd, experts_used(facts), tokens)), copied(rows)
             return copied(rows), copied(rows)
 
 
-def _entry(plan: Plan, segment: Segment, copies: tuple[Result, ...]) -> tuple[Result, Result | None]:
+def _entry(plan: Plan, told: Drawing, copies: tuple[Result, ...]) -> tuple[Result, Result | None]:
     """What the first block reads, and that normalised, where another device has done it."""
     facts, tape, tokens = plan.facts, plan.tape, plan.tokens
     rows = (facts.n_embd, tokens)
-    if segment.begins == "tokens":
+    if told.begins == "tokens":
         current = tape.make(copies[0], rows=rows)
         if facts.architecture in architectures.EMBEDDING_NORMALISED:
             current = tape.alter(tape.alter(tape.make(current, rows=rows)))
         return current, None
-    if segment.begins != "host":
+    if told.begins != "host":
         return copies[0], copies[1] if len(copies) > 1 else None
     made, entering = copies
     if made.shape != rows:

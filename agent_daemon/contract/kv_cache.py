@@ -55,7 +55,7 @@ class ContextShape:
             cells=cells,
             sliding_cells=padded(min(cells, windows)),
             sequences=count,
-            outputs=options.ubatch if options.task == "embeddings" else count,
+            outputs=_outputs(facts, options, ubatch) if options.task == "embeddings" else count,
             graph_tokens=-(-ubatch // count) * count,
             kv_type=options.kv_type,
             padded_values=not options.flash_attention,
@@ -71,7 +71,7 @@ class ContextShape:
             cells=own * count,
             sliding_cells=window * count,
             sequences=count,
-            outputs=options.ubatch if options.task == "embeddings" else count,
+            outputs=_outputs(facts, options, ubatch) if options.task == "embeddings" else count,
             graph_tokens=-(-ubatch // count) * count,
             kv_type=options.kv_type,
             padded_values=not options.flash_attention,
@@ -83,6 +83,12 @@ class ContextShape:
         if encoder:
             return tokens
         return (self.sliding_cells if sliding else self.cells) // self.streams
+
+
+def _outputs(facts: GgufFacts, options: ServeOptions, ubatch: int) -> int:
+    """Of a batch that embeds: each of its tokens. For a model that generates, llama.cpp makes batches no longer than the
+    context."""
+    return options.ubatch if facts.encoder_only else ubatch
 
 
 def layer_cache(facts: GgufFacts, context: ContextShape, layer: int) -> int:
@@ -99,7 +105,7 @@ def layer_cache(facts: GgufFacts, context: ContextShape, layer: int) -> int:
         heads = facts.n_kv_heads[layer]
         key = facts.key_length_sliding if sliding else facts.key_length
         value = facts.value_length_sliding if sliding else facts.value_length
-        held = max(facts.n_kv_heads) if context.padded_values else heads
+        held = max(facts.n_kv_heads) if context.padded_values and heads else heads
         row = _row(heads * key, context.kv_type) + (0 if facts.mla else _row(held * value, context.kv_type))
         size += row * (context.sliding_cells if sliding else context.cells)
     return size

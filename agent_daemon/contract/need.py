@@ -10,6 +10,7 @@ Weights and cache follow llama.cpp's source (`llama_model_base::load_tensors`, s
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 
 from agent_daemon.contract import architectures, compute
 from agent_daemon.contract.gguf_facts import GgufFacts
@@ -60,7 +61,7 @@ def need(facts: GgufFacts, options: ServeOptions, split: Split = ()) -> Need:
         raise ValueError(f"{split} is no split of {layers(facts)} layers")
     context = ContextShape.of(facts, options)
     files = (facts, *options.adapters)
-    caches = tuple(layer_cache(facts, context, layer) for layer in range(facts.n_layers))
+    caches = _caches(facts, context)
     outputs = 4 * context.outputs * (facts.n_vocab + (facts.n_embd if options.task == "embeddings" else 0))
     first = layers(facts) - sum(split)
     uncertain = _uncertain(facts)
@@ -91,18 +92,36 @@ def need(facts: GgufFacts, options: ServeOptions, split: Split = ()) -> Need:
         buffer = compute.on_gpu(facts, options, context, part, first=start == first)
         gpus.append(Share(weights, sum(caches[part.start : part.stop]), buffer, adapters))
         start += count
-    lent = _largest(facts, on_host) if options.borrows else 0
-    return _with_margin(Need(host, tuple(gpus), margin=lent), uncertain)
+    return _with_margin(Need(host, tuple(gpus), margin=_seam(facts, options, context, on_host)), uncertain)
 
 
-def _largest(facts: GgufFacts, held: range) -> int:
-    """Bytes of the largest tensor of these blocks: what a GPU that borrows them may hold once more than is drawn."""
-    tensors = blocks(facts)
-    return max(
-        (shape.size for layer in held if layer < len(tensors) for shape in tensors[layer].values()), default=0
-    )
+@lru_cache(maxsize=4096)
+def _caches(facts: GgufFacts, context: ContextShape) -> tuple[int, ...]:
+    return tuple(layer_cache(facts, context, layer) for layer in range(facts.n_layers))
 
 
+_RESULTS_AT_A_SEAM = 4
+
+
+def _seam(facts: GgufFacts, options: ServeOptions, context: ContextShape, on_host: range) -> int:
+    """By how much the buffer of a GPU that goes on in the middle of a model may be larger than it is drawn: which
+    results of the block before it copies is the scheduler's choice. One that borrows weights may hold the largest
+    once more."""
+    if not on_host:
+        return 0
+    if options.borrows:
+        return _largest_so_far(facts)[on_host.stop - 1]
+    return _RESULTS_AT_A_SEAM * 4 * facts.n_embd * context.graph_tokens
+
+
+@lru_cache(maxsize=256)
+def _largest_so_far(facts: GgufFacts) -> tuple[int, ...]:
+    """Bytes of the largest tensor of the first blocks, for each number of them."""
+    largest = (max((shape.size for shape in block.values()), default=0) for block in blocks(facts))
+    return tuple(accumulate(largest, max))
+
+
+@lru_cache(maxsize=256)
 def _uncertain(facts: GgufFacts) -> str | None:
     if (lacking := compute.unknown(facts)) is not None:
         return f"a block of it is of a kind that is not known ({lacking}), and only its width is counted"
@@ -115,16 +134,29 @@ def _uncertain(facts: GgufFacts) -> str | None:
 
 
 def _with_margin(wanted: Need, uncertain: str | None) -> Need:
-    """Half of the compute buffers and an eighth of the cache, where a relative stands in for a model."""
+    """Half of the compute buffers, 64 MiB at least, and an eighth of the cache, where a relative stands in for a
+    model."""
     if uncertain is None:
         return wanted
     shares = (wanted.host, *wanted.gpus)
-    margin = wanted.margin + sum(share.compute // 2 + share.kv_cache // 8 for share in shares)
+    computed = max(_LEAST_MARGIN, sum(share.compute for share in shares) // 2)
+    margin = wanted.margin + computed + sum(share.kv_cache for share in shares) // 8
     return replace(wanted, uncertain=uncertain, margin=margin)
 
 
+_LEAST_MARGIN = 64 << 20
+_REPACKED_BITS = (9, 2)
+"""4.5 bits a weight: Q4_0, Q4_K and IQ4_NL, which llama.cpp lays out anew for the CPU's instructions."""
+
+
 def _twice(facts: GgufFacts) -> int:
-    return facts.token_embd_bytes if facts.architecture in architectures.EMBEDDING_TWICE else 0
+    """In RAM the output layer is the token embedding's own bytes, if it is tied; but where they are laid out anew to
+    compute with, it is a second copy."""
+    elements = facts.n_embd * facts.n_vocab
+    repacked = (
+        facts.tied_output and facts.token_embd_bytes * 8 * _REPACKED_BITS[1] == elements * _REPACKED_BITS[0]
+    )
+    return facts.token_embd_bytes if repacked or facts.architecture in architectures.EMBEDDING_TWICE else 0
 
 
 def _projector(options: ServeOptions) -> int:

@@ -7,82 +7,15 @@ could not be determined is None, never a guess.
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from agent_daemon.contract import histogram
+from agent_daemon.contract.device_facts import Facts as Facts
+from agent_daemon.contract.device_facts import GpuFacts as GpuFacts
+from agent_daemon.contract.device_facts import Message
+from agent_daemon.contract.device_facts import RuntimeFacts as RuntimeFacts
 from agent_daemon.contract.release import DeviceRelease, DigestText, Strategy
 from agent_daemon.contract.versions import OLDEST_SCHEMA, SCHEMA_VERSION
-
-
-class Message(BaseModel):
-    """A frozen message. Unknown keys are ignored: a newer sender may say more than this reader knows."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-# -- what a device is ------------------------------------------------------------------------------------
-
-
-class GpuFacts(Message):
-    index: int
-    uuid: str | None = None
-    vendor: Literal["nvidia", "amd", "apple", "intel"]
-    name: str | None = None
-    vram_total: int | None = None
-    vram_free: int | None = None
-    driver: str | None = None
-    compute_capability: str | None = None
-    vram_others: int | None = None
-    """Bytes in use by anything but this agent's workers."""
-    bandwidth: int | None = None
-    """Bytes a second that reading weights from this GPU's memory was measured at."""
-
-
-class RuntimeFacts(Message):
-    """What the device's llama-cpp-python can do. `backends` always names `cpu` when the runtime loads at all."""
-
-    version: str | None = None
-    backends: tuple[str, ...] = ()
-    simulated_offload: bool = False
-    """True only under the test switch: placements on a GPU are reported, not performed."""
-    error: str | None = None
-
-    @property
-    def offloads(self) -> bool:
-        """Whether this runtime can put layers on any GPU."""
-        return any(name not in ("cpu", "blas") for name in self.backends)
-
-
-class Facts(Message):
-    """What a device is. Free memory is included because placement starts from it."""
-
-    agent_id: str
-    agent_version: str
-    hostname: str | None = None
-    os: str | None = None
-    kernel: str | None = None
-    arch: str | None = None
-    python: str | None = None
-    cpu_model: str | None = None
-    cpu_cores: int | None = None
-    cpu_threads: int | None = None
-    cpu_features: tuple[str, ...] = ()
-    ram_total: int | None = None
-    ram_available: int | None = None
-    """RAM that a process of this agent could take: the least of what the system and every limit on it leave."""
-    ram_bound_by: Literal["system", "cgroup", "rlimit"] | None = None
-    """What `ram_available` comes from."""
-    ram_bandwidth: int | None = None
-    """Bytes a second that reading weights from RAM was measured at, with all cores."""
-    ram_limit: int | None = None
-    """Most RAM that this device's owner lets models use; None means no limit was set."""
-    disk_free: int | None = None
-    gpus: tuple[GpuFacts, ...] = ()
-    gpu_error: str | None = None
-    """Why the list of GPUs is incomplete, if it is."""
-    runtime: RuntimeFacts = RuntimeFacts()
-    gateway_url: str | None = None
-
 
 # -- how it is doing -------------------------------------------------------------------------------------
 
@@ -110,7 +43,7 @@ class WorkerStatus(Message):
     memory: Literal["vram", "ram"] = "ram"
     gpu_uuid: str | None = None
     gpu_layers: int = 0
-    gpu_vram: dict[str, int] = {}
+    gpu_vram: dict[str, int] = Field(default_factory=dict)
     """Bytes on each GPU by uuid, where they are known; `vram_bytes` is their sum."""
     offloaded_layers: int | None = None
     simulated_offload: bool = False
@@ -251,6 +184,8 @@ class Fitted(Message):
     parallel: int
     kv_type: str
     gpu_layers: int
+    gpus: int = 1
+    """How many GPUs it is split over, if it is on any."""
     predicted: int
     planned: int | None = None
     """By llama.cpp itself, before loading and without the weights; None when it could not be asked."""
@@ -321,12 +256,16 @@ class RecordKind(StrEnum):
     FITTED = "fitted"
 
 
+KindName = Annotated[str, Field(pattern=r"^[a-z][a-z_]{0,31}$")]
+
+
 class Record(Message):
     """One thing to report. `seq` rises by at least one and is never used twice within an epoch."""
 
     seq: int
     at: float
-    kind: RecordKind
+    kind: Annotated[RecordKind | KindName, Field(union_mode="left_to_right")]
+    """A text for what only a newer agent reports: it is set aside, and holds up nothing behind it."""
     body: dict[str, Any]
 
 

@@ -1,4 +1,5 @@
-"""`python -m agent_daemon.worker`: `--probe-runtime` prints what the library can do; `--fd N` serves a model."""
+"""`python -m agent_daemon.worker`: `--probe-runtime` prints what the library can do, `--probe-bandwidth` how fast
+memory is read, `--measure` what the model of the load message on stdin would take; `--fd N` serves a model."""
 
 import argparse
 import os
@@ -9,10 +10,12 @@ import threading
 
 import psutil
 
-from agent_daemon.worker import runtime
+from agent_daemon.worker import bandwidth, runtime
 from agent_daemon.worker.embeddings import Embedder
 from agent_daemon.worker.engine import Engine, EngineBroken
-from agent_daemon.worker.model import LoadError, Model
+from agent_daemon.worker.measure import measure
+from agent_daemon.worker.model import Model
+from agent_daemon.worker.opening import LoadError
 from agent_daemon.worker_messages import (
     HEAD,
     Cancel,
@@ -149,10 +152,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="agent_daemon.worker")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--probe-runtime", action="store_true")
+    what.add_argument("--probe-bandwidth", action="store_true")
+    what.add_argument("--measure", action="store_true")
     what.add_argument("--fd", type=int)
+    parser.add_argument("--most", type=int, help="bytes of RAM that --probe-bandwidth may take")
     arguments = parser.parse_args()
     if arguments.probe_runtime:
         print(runtime.runtime_facts().model_dump_json())
+        return 0
+    if arguments.probe_bandwidth:
+        print(bandwidth.probe(arguments.most).model_dump_json())
+        return 0
+    if arguments.measure:
+        load = parse_command(sys.stdin.buffer.read())
+        assert isinstance(load, Load)
+        print(measure(load).model_dump_json())
         return 0
     return _serve(arguments.fd)
 

@@ -28,6 +28,8 @@ class Part:
     compute: int
     host: bool
     """Whether it is the system's RAM."""
+    device: int | None = None
+    """For other memory: which of ggml's devices it belongs to, in their order; None where that is not known."""
 
 
 class _Node(ctypes.Structure):
@@ -82,6 +84,7 @@ def breakdown(context: Any, library: ctypes.CDLL) -> tuple[Part, ...] | None:
             library.ggml_backend_buft_name(node.buffer_type).decode(errors="replace"),
             *(node.weights, node.cache, node.compute),
             host=_in_ram(library, node.buffer_type),
+            device=_device(library, node.buffer_type),
         )
         for node in nodes
         if node.weights or node.cache or node.compute
@@ -94,11 +97,26 @@ def _in_ram(library: ctypes.CDLL, buffer_type: int) -> bool:
     library.ggml_backend_buft_is_host.argtypes = [ctypes.c_void_p]
     if library.ggml_backend_buft_is_host(buffer_type):
         return True
+    library.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
+    device = _owner(library, buffer_type)
+    return device is None or library.ggml_backend_dev_type(device) in (_CPU, _ACCELERATOR)
+
+
+def _owner(library: ctypes.CDLL, buffer_type: int) -> int | None:
     library.ggml_backend_buft_get_device.restype = ctypes.c_void_p
     library.ggml_backend_buft_get_device.argtypes = [ctypes.c_void_p]
-    library.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
-    device = library.ggml_backend_buft_get_device(buffer_type)
-    return device is None or library.ggml_backend_dev_type(device) in (_CPU, _ACCELERATOR)
+    found: int | None = library.ggml_backend_buft_get_device(buffer_type)
+    return found
+
+
+def _device(library: ctypes.CDLL, buffer_type: int) -> int | None:
+    if (owner := _owner(library, buffer_type)) is None:
+        return None
+    library.ggml_backend_dev_count.restype = ctypes.c_size_t
+    library.ggml_backend_dev_get.restype = ctypes.c_void_p
+    library.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    everyone = range(library.ggml_backend_dev_count())
+    return next((index for index in everyone if library.ggml_backend_dev_get(index) == owner), None)
 
 
 def _walk(root: Any) -> list[Any]:

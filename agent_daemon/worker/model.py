@@ -6,81 +6,32 @@ from typing import Any
 
 import llama_cpp
 
-from agent_daemon.contract.sequences import cells, padded, sequences
-from agent_daemon.worker.runtime import EngineLog, load_backends
+from agent_daemon.worker import opening
+from agent_daemon.worker.opening import LoadError
+from agent_daemon.worker.runtime import EngineLog
 from agent_daemon.worker_messages import AdapterFile, Load
 
-_KV_TYPES = {
-    "f16": llama_cpp.GGML_TYPE_F16,
-    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
-    "q5_1": llama_cpp.GGML_TYPE_Q5_1,
-    "q5_0": llama_cpp.GGML_TYPE_Q5_0,
-    "q4_1": llama_cpp.GGML_TYPE_Q4_1,
-    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
-    "iq4_nl": llama_cpp.GGML_TYPE_IQ4_NL,
-}
 _COMPLETE_VOCABULARIES = (llama_cpp.LLAMA_VOCAB_TYPE_SPM, llama_cpp.LLAMA_VOCAB_TYPE_BPE)
-BATCH = 512
-"""Tokens that one step of the engine computes at most (n_batch and n_ubatch)."""
-
-
-class LoadError(Exception):
-    """llama.cpp refused the file or the settings; the message is its own reason."""
 
 
 class Model:
     """Weights, context and vocabulary. Raises LoadError. Driven by one thread only."""
 
     def __init__(self, load: Load, log: EngineLog) -> None:
-        load_backends()
-        llama_cpp.llama_backend_init()
-        params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = load.gpu_layers
-        params.split_mode = llama_cpp.LLAMA_SPLIT_MODE_NONE
-        self._model = llama_cpp.llama_model_load_from_file(load.path.encode(), params)
-        if not self._model:
-            raise LoadError(log.reason())
+        self._model = opening.open_model(load, log)
         self.vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.context_limit = load.context
         self.parallel = load.parallel
         self.embeds = load.task == "embeddings"
-        self.window = int(llama_cpp.llama_model_n_swa(self._model))
-        self.recurrent = bool(
-            llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
-        )
-        self.ctx = llama_cpp.llama_init_from_model(self._model, self._context_params(load))
-        if not self.ctx:
-            raise LoadError(log.reason())
+        self.window = opening.window(self._model)
+        self.recurrent = opening.recurrent(self._model)
+        self.ctx = opening.open_context(self._model, load, log)
         self.memory = llama_cpp.llama_get_memory(self.ctx)
         self.batch_limit = int(llama_cpp.llama_n_batch(self.ctx))
         self.cells = int(llama_cpp.llama_n_ctx(self.ctx))
         self.sequences = int(llama_cpp.llama_n_seq_max(self.ctx))
         self._adapters = {each.name: (self._adapter(each, log), each.scale) for each in load.adapters}
         self._adapter_in_use: str | None = None
-
-    def _context_params(self, load: Load) -> Any:
-        params = llama_cpp.llama_context_default_params()
-        per_sequence = padded(load.context)
-        params.n_ctx = cells(load.context, load.parallel, load.cells)
-        params.n_seq_max = sequences(load.parallel, load.task, stateful=self.stateful)
-        # One cache for all: a request takes what cells are free, and a copied prefix takes none.
-        params.kv_unified = True
-        params.n_threads = params.n_threads_batch = load.threads
-        params.type_k = params.type_v = _KV_TYPES[load.kv_type]
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        # Whole contexts for sliding layers cost three times the memory; what can be reused without is enough.
-        params.swa_full = False
-        if self.embeds:
-            params.embeddings = True
-            # Pooling works within one physical batch, so that has to hold the longest input.
-            params.n_batch = params.n_ubatch = max(BATCH, per_sequence)
-            if self._pooling_of_the_file() is None:
-                params.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_MEAN
-        else:
-            params.n_batch = params.n_ubatch = min(BATCH, params.n_ctx)
-            # Fewer than there are sequences would end the process by an assertion.
-            params.n_outputs_max = params.n_seq_max
-        return params
 
     @property
     def stateful(self) -> bool:
@@ -105,19 +56,9 @@ class Model:
             llama_cpp.llama_set_adapters_lora(self.ctx, pointers, 1, (ctypes.c_float * 1)(scale))
         self._adapter_in_use = name
 
-    def _pooling_of_the_file(self) -> str | None:
-        architecture = self.meta("general.architecture") or ""
-        pooling = self.meta(f"{architecture}.pooling_type")
-        return None if pooling in (None, "0") else pooling
-
     def meta(self, key: str) -> str | None:
         """A metadata value of the file as text, or None."""
-        size = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), None, 0)
-        if size < 0:
-            return None
-        buffer = ctypes.create_string_buffer(size + 1)
-        llama_cpp.llama_model_meta_val_str(self._model, key.encode(), buffer, size + 1)
-        return buffer.value.decode(errors="replace")
+        return opening.meta(self._model, key)
 
     @cached_property
     def chat_template(self) -> str | None:

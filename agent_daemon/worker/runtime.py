@@ -20,6 +20,7 @@ from agent_daemon.contract.wire import RuntimeFacts
 
 _SWITCH = "EDGECTL_TEST_SIMULATE_OFFLOAD"
 _OFFLOADED = re.compile(r"offloaded (\d+)/\d+ layers to GPU")
+_SIZE = " MiB"
 _RECEIVERS: list[Any] = []
 """Every log callback that llama.cpp was ever given."""
 _LEVEL_INFO, _LEVEL_WARNING, _LEVEL_ERROR, _LEVEL_CONTINUED = 2, 3, 4, 5
@@ -74,10 +75,12 @@ def load_backends() -> ctypes.CDLL:
 
 
 class EngineLog:
-    """llama.cpp's log, passed on to stderr, with what is needed later picked out of it."""
+    """llama.cpp's log, warnings and errors passed on to stderr, with what is needed later picked out of it: `sizes`
+    are the lines that tell the size of something."""
 
     def __init__(self) -> None:
         self.offloaded_layers = 0
+        self.sizes: list[str] = []
         self._complaints: deque[str] = deque(maxlen=4)
         self._partial = ""
         self._level = _LEVEL_INFO
@@ -96,6 +99,8 @@ class EngineLog:
         self._partial += text
         *lines, self._partial = self._partial.split("\n")
         for line in lines:
+            if _SIZE in line:
+                self.sizes.append(line)
             if found := _OFFLOADED.search(line):
                 self.offloaded_layers = int(found.group(1))
             if self._level >= _LEVEL_WARNING:

@@ -13,6 +13,7 @@ from agent_daemon.activation import (
     Happening,
     choose_strategy,
     memory_bound,
+    needs,
     on_demand,
     resident,
     transition,
@@ -28,7 +29,7 @@ from agent_daemon.contract.release import (
     Strategy,
 )
 from agent_daemon.contract.wire import TERMINAL_STATES, ActivationState
-from agent_daemon.room import FreeMemory
+from agent_daemon.room import FreeMemory, Need
 
 CASES = sorted((Path(__file__).parents[1] / "cases" / "transitions").glob("*.json"))
 S = ActivationState
@@ -45,7 +46,7 @@ def test_case(path: Path) -> None:
 
 
 def test_there_are_cases() -> None:
-    assert len(CASES) == 10
+    assert len(CASES) == 12
 
 
 @pytest.mark.parametrize("state", S)
@@ -65,6 +66,22 @@ def test_nothing_but_a_restart_happens_after_the_end_and_it_leads_nowhere_else(
 def test_only_a_probe_that_held_commits() -> None:
     ways = {(where, what) for (where, what), follows in TABLE.items() if follows.state is S.COMMITTED}
     assert ways == {(S.PROBING, Happening.PROBE_HELD), (S.COMMITTED, Happening.RESTARTED)}
+
+
+def test_nothing_is_loaded_before_it_was_judged() -> None:
+    ways = {(where, what) for (where, what), follows in TABLE.items() if follows.action is Action.LOAD}
+    assert ways == {(S.STAGED, Happening.JUDGED)}
+    refused = transition(S.STAGED, Happening.REFUSED)
+    assert refused == transition(S.STAGED, Happening.RESTARTED)
+
+
+def test_what_was_measured_counts_for_what_was_predicted() -> None:
+    a = model("a", 60)
+    sizes = {a.engine_key(): Need(70)}
+    assert choose_strategy(new(a), NONE_RUN, FreeMemory(69, {}), sizes) is Strategy.REPLACE
+    assert choose_strategy(new(a), NONE_RUN, FreeMemory(70, {}), sizes) is Strategy.HANDOVER
+    assert needs(new(a), NONE_RUN, sizes) == Need(70)
+    assert needs(new(a), frozenset(sizes), sizes) == Need(0)
 
 
 def test_every_state_can_end_and_no_action_stands_outside_the_table() -> None:

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from agent_daemon.activator import Activator
-from agent_daemon.contract.release import DeviceRelease, Probe, Residency, ServedModel
+from agent_daemon.contract.release import DeviceRelease, Probe, Residency, ServedModel, Strategy
+from agent_daemon.contract.sizes import format_size
 from agent_daemon.contract.wire import ActivationEvent, Outcome, WorkerEvent, WorkerState
 from agent_daemon.contract.wire import ActivationState as S
-from agent_daemon.errors import BlobsMissing, Conflict, NotFound, QuarantinedRelease
+from agent_daemon.errors import BlobsMissing, Conflict, NotFound, QuarantinedRelease, WorkerFailure
 from agent_daemon.journal import Journal
+from agent_daemon.preflight import Unmeasurable
 from agent_daemon.residency import Residents
-from agent_daemon.room import FreeMemory
+from agent_daemon.room import FreeMemory, Need
 from agent_daemon.serving import Serving
 from agent_daemon.store import Store
 from agent_daemon.supervisor import Supervisor
@@ -22,7 +24,7 @@ from agent_daemon.worker_messages import Load
 from agent_daemon.worker_process import WorkerProcess
 from tests.support.inventory_messages import device_release, digest
 from tests.support.models import quickstart_model, refused_by_llama
-from tests.support.releases import MIB, artifact, release, served
+from tests.support.releases import MIB, artifact, predicted, release, served
 
 PLENTY = FreeMemory(ram=2**40, vram={})
 NOTHING = FreeMemory(ram=0, vram={})
@@ -36,6 +38,8 @@ class Device:
         self.free = PLENTY
         self.ram: int | None = None
         """Bytes for models on this device; None: `free` is all there is to know."""
+        self.takes: dict[str, Need | Exception] = {}
+        """What a measurement before the activation finds, by engine key; of others, nothing can be said."""
         self.published = 0
         self.journal = Journal(folder / "journal.db")
         self.store = store
@@ -43,15 +47,25 @@ class Device:
         self.told: list[WorkerEvent] = []
         self.supervisor = Supervisor(self._spawn, self.told.append)
         self.residents = Residents(self.supervisor, self._free)
-        self.activator = Activator(
-            *(self.journal, store, self.supervisor, self.residents, self.serving),
-            *(self._free, self._publish),
+        self.activator = self.made()
+
+    def made(self) -> Activator:
+        """An activator, as a start of the agent makes it."""
+        return Activator(
+            *(self.journal, self.store, self.supervisor, self.residents, self.serving),
+            *(self._free, self._publish, self._measure),
         )
 
     def _free(self) -> FreeMemory:
         if self.ram is None:
             return self.free
         return FreeMemory(self.ram - sum(each.ram_bytes or 0 for each in self.supervisor.status()), {})
+
+    async def _measure(self, model: ServedModel) -> Need:
+        found = self.takes.get(model.engine_key(), Unmeasurable("nobody can say"))
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def _publish(self) -> None:
         self.published += 1
@@ -239,10 +253,10 @@ def test_a_release_is_served_a_bad_one_reverts_and_a_client_would_not_have_notic
 @pytest.mark.engine
 def test_where_both_do_not_fit_the_old_one_ends_before_the_new_one_begins(device: Device) -> None:
     larger = release(served("assistant", quickstart_model(), context=512), number=2)
+    device.ram = larger.models[0].placement.predicted.total
 
     async def scenario() -> None:
         await device.deploy(GOOD)
-        device.free = NOTHING
         events = await device.deploy(larger)
         assert events[-1].outcome is Outcome.SUCCEEDED
         details = [event.detail for event in events]
@@ -328,10 +342,159 @@ def test_after_a_restart_staging_waits_on_and_nothing_is_served(device: Device) 
     device.run(scenario)
 
 
+# -- what is measured before anything changes -------------------------------------------------------------
+
+
+def only(wanted: DeviceRelease) -> ServedModel:
+    (model,) = wanted.models
+    return model
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("strategy", [Strategy.HANDOVER, Strategy.REPLACE])
+def test_a_release_that_takes_more_than_was_predicted_is_refused_and_nothing_changes(
+    device: Device, strategy: Strategy
+) -> None:
+    larger = release(served("assistant", quickstart_model(), context=512), number=2, strategy=strategy)
+    key, expected = only(larger).engine_key(), only(larger).placement.predicted.total
+    device.takes[key] = Need(expected + 17 * MIB)
+
+    async def scenario() -> None:
+        await device.deploy(GOOD)
+        before = device.pids()
+        events = await device.deploy(larger)
+        assert [(event.state, event.outcome) for event in events] == [
+            (S.STAGED, None),
+            (S.STAGED, Outcome.REFUSED),
+        ]
+        assert events[-1].detail == (
+            f"assistant takes {format_size(expected + 17 * MIB)} of RAM by llama.cpp's own account, more than the "
+            f"{format_size(expected)} that were predicted and their margin of 16.0 MiB"
+        )
+        assert (device.pids(), device.journal.active()) == (before, GOOD.digest())
+        assert device.journal.quarantined() == ()
+        # It may be asked for again, as an operation of its own, and nobody has to say --retry.
+        device.takes[key] = Need(expected + 16 * MIB)
+        again = await device.deploy(larger)
+        assert again[-1].outcome is Outcome.SUCCEEDED, again[-1].detail
+        assert again[-1].operation > events[-1].operation
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+def test_memory_that_is_short_now_refuses_before_the_old_release_is_touched(device: Device) -> None:
+    larger = release(served("assistant", quickstart_model(), context=512), number=2)
+    wanted = only(larger).placement.predicted.total
+    device.takes[only(larger).engine_key()] = Need(wanted)
+
+    async def scenario() -> None:
+        await device.deploy(GOOD)
+        before = device.pids()
+        held = sum(status.ram_bytes or 0 for status in device.supervisor.status())
+        # Without the old release there is still a MiB too little.
+        device.ram = wanted - MIB
+        events = await device.deploy(larger)
+        assert events[-1].outcome is Outcome.REFUSED
+        detail = events[-1].detail or ""
+        assert detail.startswith(f"r2 needs {format_size(wanted)} of RAM, and ")
+        assert detail.endswith(f", {format_size(wanted - MIB)} without what it replaces")
+        assert held > 2 * MIB
+        assert (device.pids(), device.serving.names()) == (before, ("assistant",))
+        device.ram = wanted
+        events = await device.deploy(larger)
+        assert events[-1].outcome is Outcome.SUCCEEDED, events[-1].detail
+        assert "strategy: replace" in [event.detail for event in events]
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+def test_under_handover_what_the_old_release_holds_does_not_count(device: Device) -> None:
+    larger = release(
+        served("assistant", quickstart_model(), context=512), number=2, strategy=Strategy.HANDOVER
+    )
+    device.ram = only(larger).placement.predicted.total
+
+    async def scenario() -> None:
+        await device.deploy(GOOD)
+        events = await device.deploy(larger)
+        assert events[-1].outcome is Outcome.REFUSED
+        assert "without what it replaces" not in (events[-1].detail or "")
+
+    device.run(scenario)
+
+
+def test_a_file_that_llama_cpp_refuses_is_refused_with_its_reason(
+    device: Device, broken: DeviceRelease
+) -> None:
+    device.takes[only(broken).engine_key()] = WorkerFailure("a tensor is missing")
+
+    async def scenario() -> None:
+        events = await device.deploy(broken)
+        assert events[-1].outcome is Outcome.REFUSED
+        assert events[-1].detail == "assistant cannot be loaded: a tensor is missing"
+        assert device.told == []
+        assert device.journal.quarantined() == ()
+        # A restart finds it staged, and another release may take its place without a word about it.
+        await device.activator.recover()
+        await asyncio.sleep(0)
+        latest = device.journal.latest()
+        assert latest is not None
+        assert latest.state is S.STAGED
+        device.activator.stage(GOOD, False)
+        outcomes = [event.outcome for _, event in device.journal.events(latest.id, 0) if event.outcome]
+        assert outcomes == [Outcome.REFUSED]
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+def test_what_cannot_be_measured_is_told_and_judged_as_predicted(device: Device) -> None:
+    async def scenario() -> None:
+        device.ram = only(GOOD).placement.predicted.total - 1
+        assert (await device.deploy(GOOD))[-1].outcome is Outcome.REFUSED
+        device.ram += 1
+        events = await device.deploy(GOOD)
+        assert events[-1].outcome is Outcome.SUCCEEDED
+        assert "assistant could not be measured before loading: nobody can say" in [
+            event.detail for event in events
+        ]
+
+    device.run(scenario)
+
+
+def test_while_it_measures_the_device_is_busy_and_a_stop_leaves_it_staged(device: Device) -> None:
+    asked = asyncio.Event()
+
+    async def hang(_model: ServedModel) -> Need:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    device._measure = hang  # type: ignore[method-assign]
+
+    async def scenario() -> None:
+        device.activator = device.made()
+        device.activator.stage(GOOD, False)
+        operation = device.activator.activate(GOOD.digest(), False)
+        await asked.wait()
+        assert not device.activator.settled(operation.id)
+        assert device.activator.activate(GOOD.digest(), False).id == operation.id
+        with pytest.raises(Conflict, match="this device is measuring r1"):
+            device.activator.stage(ABSENT, False)
+        await device.activator.close()
+        latest = device.journal.latest()
+        assert latest is not None
+        assert (latest.id, latest.state, latest.reason) == (operation.id, S.STAGED, None)
+
+    device.run(scenario)
+
+
 # -- models that do not fit together ---------------------------------------------------------------------
 
-TWO_AT_ONCE = 400 * MIB
-"""Room for two of these models: predicted with 189 MiB each, and measured with more than 106."""
+TWO_AT_ONCE = 2 * predicted(quickstart_model(), 1024).total
+"""Room for two of these models."""
 PINNED = Residency(pinned=True)
 ON_DEMAND = Residency(on_demand=True)
 

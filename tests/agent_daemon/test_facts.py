@@ -11,7 +11,7 @@ import pytest
 from agent_daemon import __version__
 from agent_daemon.contract.wire import Facts, GpuFacts, RuntimeFacts
 from agent_daemon.facts import cpu_features, cpu_model, detect_facts
-from agent_daemon.gpus import detect_gpus, free_vram
+from agent_daemon.gpus import _pci_address, detect_gpus, free_vram, pci_addresses
 from tests.support import nvml
 from tests.support.nvml import GPU_IS_LOST, GpuMachine, gpu
 
@@ -35,6 +35,8 @@ RTX_FACTS = {
     "vram_free": 20 * GIB,
     "driver": "550.54.14",
     "compute_capability": "8.9",
+    "vram_others": 4 * GIB,
+    "bandwidth": None,
 }
 T4_FACTS = RTX_FACTS | {
     "index": 1,
@@ -43,6 +45,7 @@ T4_FACTS = RTX_FACTS | {
     "vram_total": 16 * GIB,
     "vram_free": 15 * GIB,
     "compute_capability": "7.5",
+    "vram_others": GIB,
 }
 DRIVER = "driver 550.54.14"
 
@@ -93,7 +96,7 @@ def test_a_library_without_its_driver_is_told_and_asked_again_next_time(
 @pytest.mark.parametrize(
     ("function", "unknown", "label"),
     [
-        ("nvmlDeviceGetMemoryInfo", ("vram_total", "vram_free"), "GPU 0 memory"),
+        ("nvmlDeviceGetMemoryInfo", ("vram_total", "vram_free", "vram_others"), "GPU 0 memory"),
         ("nvmlDeviceGetName", ("name",), "GPU 0 name"),
         ("nvmlDeviceGetUUID", ("uuid",), "GPU 0 UUID"),
         ("nvmlDeviceGetCudaComputeCapability", ("compute_capability",), "GPU 0 compute capability"),
@@ -140,6 +143,47 @@ def test_free_memory_never_exceeds_the_total(machine: GpuMachine, no_sysfs: str)
     assert machine.ask(f"gpus.free_vram({no_sysfs})") == [8 * GIB]
 
 
+OURS = "{'GPU-00000000-aaaa': frozenset({70, 71})}"
+
+
+@pytest.mark.parametrize(
+    ("processes", "others"),
+    [
+        ("process=70:1073741824 process=71:536870912 process=9:7", 4 * GIB - GIB - GIB // 2),
+        ("process=70:1073741824 process=9:7", None),
+        ("process=70:unknown process=71:5", None),
+        ("process=70:4294967296 process=71:4294967296", 0),
+    ],
+    ids=["others", "one-of-ours-is-not-listed", "a-driver-that-does-not-count", "more-than-is-used"],
+)
+def test_what_others_use_of_a_gpu_is_what_our_workers_do_not(
+    machine: GpuMachine, no_sysfs: str, processes: str, others: int | None
+) -> None:
+    line = gpu(0, 24 * GIB, 20 * GIB, name="NVIDIA GeForce RTX 4090", uuid="GPU-00000000-aaaa")
+    machine.set(DRIVER, f"{line} {processes}", T4)
+    first, second = machine.ask(f"gpus.detect_gpus({no_sysfs}, {OURS})")[0]
+    assert (first["vram_others"], second["vram_others"]) == (others, GIB)
+
+
+def test_a_gpu_whose_processes_cannot_be_listed_keeps_what_is_free(
+    machine: GpuMachine, no_sysfs: str
+) -> None:
+    machine.set(DRIVER, RTX, f"fail nvmlDeviceGetComputeRunningProcesses_v3 {GPU_IS_LOST}")
+    [found], error = machine.ask(f"gpus.detect_gpus({no_sysfs}, {OURS})")
+    assert (found["vram_free"], found["vram_others"]) == (20 * GIB, None)
+    assert error == "GPU 0 processes: GPU is lost"
+
+
+def test_an_nvml_that_fails_halfway_leaves_that_gpu_unknown_and_says_so(
+    machine: GpuMachine, no_sysfs: str
+) -> None:
+    machine.set(DRIVER, RTX, T4, f"fail nvmlDeviceGetMemoryInfo {GPU_IS_LOST} 1")
+    (first, second), error = machine.ask(f"gpus.detect_gpus({no_sysfs})")
+    assert (first["vram_free"], first["vram_others"]) == (20 * GIB, 4 * GIB)
+    assert (second["vram_total"], second["vram_free"], second["vram_others"]) == (None, None, None)
+    assert error == "GPU 1 memory: GPU is lost"
+
+
 # -- AMD -------------------------------------------------------------------------------------------------
 
 
@@ -182,10 +226,24 @@ def test_amd_cards_are_read_from_sysfs_in_the_kernels_order(tmp_path: Path) -> N
         vram_total=16 * GIB,
         vram_free=15 * GIB,
         driver="amdgpu 6.12.12",
+        vram_others=GIB,
     )
     second = first.model_copy(update={"index": 1, "uuid": None, "name": None})
     assert detect_gpus(tmp_path) == ((first, second), None)
     assert free_vram(tmp_path) == (15 * GIB, 15 * GIB)
+
+
+@pytest.mark.usefixtures("without_nvidia")
+def test_an_amd_card_is_never_freer_than_it_is_large_and_has_the_address_of_its_slot(tmp_path: Path) -> None:
+    slot = tmp_path / "devices/pci0000:00/0000:03:00.0"
+    slot.mkdir(parents=True)
+    for name, text in {"vendor": "0x1002", "mem_info_vram_total": "100", "mem_info_vram_used": "-5"}.items():
+        (slot / name).write_text(f"{text}\n")
+    (tmp_path / "class/drm/card0").mkdir(parents=True)
+    (tmp_path / "class/drm/card0/device").symlink_to(slot)
+    (found,), _ = detect_gpus(tmp_path)
+    assert (found.vram_free, found.vram_others) == (100, 0)
+    assert pci_addresses(tmp_path) == ("0000:03:00.0",)
 
 
 @pytest.mark.usefixtures("without_nvidia")
@@ -209,6 +267,19 @@ def test_amd_cards_are_counted_on_after_nvidia(machine: GpuMachine, tmp_path: Pa
     found, _ = machine.ask(f"gpus.detect_gpus(Path({str(tmp_path)!r}))")
     assert [(one["index"], one["vendor"]) for one in found] == [(0, "nvidia"), (1, "amd")]
     assert machine.ask(f"telemetry.gpu_free(Path({str(tmp_path)!r}))") == [20 * GIB, GIB]
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        (b"00000000:C1:00.0", "0000:c1:00.0"),
+        ("0000:c1:00.0", "0000:c1:00.0"),
+        ("card0", None),
+        (b"", None),
+    ],
+)
+def test_addresses_are_spelled_as_the_kernel_does(told: str | bytes, address: str | None) -> None:
+    assert _pci_address(told) == address
 
 
 # -- the rest of the machine -----------------------------------------------------------------------------
@@ -237,6 +308,7 @@ def test_facts_are_this_machines(tmp_path: Path) -> None:
     kilobytes = Path("/proc/meminfo").read_text().partition("MemTotal:")[2].split()[0]
     assert facts.ram_total == int(kilobytes) * 1024
     assert 0 < facts.ram_available < facts.ram_total
+    assert facts.ram_bound_by in ("system", "cgroup", "rlimit")
     assert facts.disk_free is not None
     assert abs(facts.disk_free - shutil.disk_usage(tmp_path).free) < GIB
     assert Facts.model_validate_json(facts.model_dump_json()) == facts

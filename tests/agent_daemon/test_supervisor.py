@@ -10,10 +10,10 @@ import openai
 import pytest
 from openai import OpenAI
 
-from agent_daemon.contract.release import Residency, Sampling, ServedModel
-from agent_daemon.contract.wire import WorkerEvent, WorkerState
+from agent_daemon.contract.release import GpuLayers, Residency, Sampling, ServedModel
+from agent_daemon.contract.wire import WorkerEvent, WorkerState, WorkerStatus
 from agent_daemon.errors import WorkerFailure
-from agent_daemon.supervisor import Supervisor
+from agent_daemon.supervisor import Supervisor, _placed_vram
 from agent_daemon.worker_messages import Done, Generate, Load, Started
 from agent_daemon.worker_process import WorkerProcess
 from tests.support.agent import AgentProcess, wait_until
@@ -400,3 +400,51 @@ def test_a_program_that_cannot_be_started_is_tried_again_with_growing_pauses() -
 
     asyncio.run(scenario())
     assert [event.what for event in told] == ["started", "crashed", "started", "crashed", "stopped"]
+
+
+@pytest.mark.parametrize(
+    ("uuids", "held", "together"),
+    [
+        (("GPU-a", "GPU-b"), {"GPU-a": 5, "GPU-b": 6, "GPU-c": 7}, 11),
+        (("GPU-a", "GPU-b"), {"GPU-a": 5}, None),
+        (("GPU-a", "GPU-b"), None, None),
+        ((), {"GPU-a": 5}, 5),
+        ((), None, None),
+    ],
+)
+def test_vram_over_several_gpus_is_known_when_each_is(
+    uuids: tuple[str, ...], held: dict[str, int] | None, together: int | None
+) -> None:
+    placement = served("m", quickstart_model()).placement.model_copy(
+        update={"gpus": tuple(GpuLayers(uuid=uuid, layers=1) for uuid in uuids)}
+    )
+    assert _placed_vram(placement, held) == together
+
+
+def test_a_load_is_told_once_after_its_first_answer_and_not_before(tmp_path: Path) -> None:
+    bench = Bench(quickstart_model(), tmp_path / "worker.log")
+    loads: list[tuple[str, int, float]] = []
+    told = asyncio.Event()
+
+    async def fitted(model: ServedModel, status: WorkerStatus, seconds: float) -> None:
+        loads.append((model.name, status.ram_bytes or 0, seconds))
+        told.set()
+
+    bench.supervisor = Supervisor(bench._spawn, bench.told.append, fitted)
+    model = served("m", quickstart_model())
+
+    async def scenario() -> None:
+        bench.supervisor.start([model], restart=True)
+        process = await bench.supervisor.wait_ready(model.engine_key())
+        assert loads == []
+        for _ in range(2):
+            request = Generate(id=0, prompt=COUNT, max_tokens=2, sampling=Sampling(temperature=0))
+            assert [event async for event in process.generate(request)]
+            await told.wait()
+        await bench.supervisor.close()
+
+    asyncio.run(scenario())
+    ((name, size, seconds),) = loads
+    assert name == "m"
+    assert size > 90_000_000
+    assert seconds > 0

@@ -82,12 +82,13 @@ def test_free_gpu_memory_follows_the_gpu_while_the_process_runs(machine: GpuMach
     assert machine.ask(question) == [800]
 
 
-def test_a_processs_vram_is_summed_over_the_gpus(machine: GpuMachine) -> None:
+def test_a_processs_vram_is_told_for_each_gpu(machine: GpuMachine) -> None:
     machine.set(
-        gpu(0, 1000, 400, process="70:500 process=71:100"), gpu(1, 1000, 700, process="70:250 process=72:50")
+        gpu(0, 1000, 400, uuid="GPU-a", process="70:500 process=71:100"),
+        gpu(1, 1000, 700, uuid="GPU-b", process="70:250 process=72:50"),
     )
-    assert machine.ask("telemetry.process_vram(70)") == 750
-    assert machine.ask("telemetry.process_vram(71)") == 100
+    assert machine.ask("telemetry.process_vram(70)") == {"GPU-a": 500, "GPU-b": 250}
+    assert machine.ask("telemetry.process_vram(71)") == {"GPU-a": 100}
 
 
 def test_vram_that_the_driver_does_not_tell_is_unknown(machine: GpuMachine) -> None:

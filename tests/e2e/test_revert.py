@@ -14,12 +14,13 @@ from tests.support.agent import AgentProcess, wait_until
 
 pytestmark = pytest.mark.engine
 
-BROKEN: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "truncated": (models.truncated, "assistant could not be loaded: "),
-    "refused": (models.refused_by_llama, "assistant could not be loaded: "),
-    "silent": (models.silent, "probe failed: assistant: answered the probe with nothing"),
+SILENT = "probe failed: assistant: answered the probe with nothing"
+"""Only loading and asking it tells."""
+UNLOADABLE: dict[str, Callable[[Path], Path]] = {
+    "truncated": models.truncated,
+    "refused": models.refused_by_llama,
 }
-"""How the second release is broken, and how the device's reason begins."""
+"""How the second release is broken so that llama.cpp sees it before it loads anything."""
 
 
 @pytest.fixture(scope="module")
@@ -42,34 +43,60 @@ def deploy_while_asked(edgectl: Edgectl, agent: AgentProcess, manifest: Path) ->
 
 
 @pytest.mark.parametrize("strategy", ["handover", "replace"])
-@pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_release_reverts_and_no_client_of_the_old_one_got_an_error(
-    edgectl: Edgectl, serving: AgentProcess, tmp_path: Path, kind: str, strategy: str
+    edgectl: Edgectl, serving: AgentProcess, tmp_path: Path, strategy: str
 ) -> None:
-    make, reason = BROKEN[kind]
     before = serving.state()
     manifest = manifests.write(
         tmp_path / "second.yaml",
-        {"assistant": manifests.model(make(tmp_path))},
+        {"assistant": manifests.model(models.silent(tmp_path))},
         rollout={"strategy": strategy},
     )
     done, clients = deploy_while_asked(edgectl, serving, manifest)
     assert done.code == 1, done.out
     (result,) = done.json["devices"]
     assert result["outcome"] == "reverted"
-    assert result["reason"].startswith(reason), result
+    assert result["reason"].startswith(SILENT), result
     assert f"desk: activating: strategy: {strategy}" in done.err
-    assert f"desk: reverted: {reason}" in done.err
-    for seen in clients:
-        assert seen.problems == []
-        assert seen.answers > 0
-        assert set(seen.texts) == {seen.texts[0]}
+    assert f"desk: reverted: {SILENT}" in done.err
+    assert_answered_as_before(clients)
     after = serving.state()
     assert (after["active"], after["active_number"]) == (before["active"], 1)
     assert [worker["state"] for worker in after["workers"]] == ["ready"]
     kept = after["workers"][0]["pid"] == before["workers"][0]["pid"]
     assert kept is (strategy == "handover")
     assert result["release"] in {f"r{barred['number']}" for barred in after["quarantine"]}
+
+
+@pytest.mark.parametrize("strategy", ["handover", "replace"])
+@pytest.mark.parametrize("kind", UNLOADABLE)
+def test_a_file_that_cannot_be_loaded_is_refused_before_anything_changes(
+    edgectl: Edgectl, serving: AgentProcess, tmp_path: Path, kind: str, strategy: str
+) -> None:
+    before = serving.state()
+    manifest = manifests.write(
+        tmp_path / "second.yaml",
+        {"assistant": manifests.model(UNLOADABLE[kind](tmp_path))},
+        rollout={"strategy": strategy},
+    )
+    done, clients = deploy_while_asked(edgectl, serving, manifest)
+    assert done.code == 1, done.out
+    (result,) = done.json["devices"]
+    assert result["outcome"] == "refused"
+    assert result["reason"].startswith("assistant cannot be loaded: "), result
+    assert f"desk: staged: {result['reason']}" in done.err
+    assert_answered_as_before(clients)
+    after = serving.state()
+    for untouched in ("active", "active_number", "quarantine"):
+        assert after[untouched] == before[untouched]
+    assert [worker["pid"] for worker in after["workers"]] == [worker["pid"] for worker in before["workers"]]
+
+
+def assert_answered_as_before(clients: list[Seen]) -> None:
+    for seen in clients:
+        assert seen.problems == []
+        assert seen.answers > 0
+        assert set(seen.texts) == {seen.texts[0]}
 
 
 def test_the_command_outlives_a_restart_of_the_agent(
@@ -91,21 +118,32 @@ def test_the_command_outlives_a_restart_of_the_agent(
 
 
 def test_the_table_says_so_too(edgectl: Edgectl, serving: AgentProcess, tmp_path: Path) -> None:
-    source = models.truncated(tmp_path)
-    source = source.rename(tmp_path / "cut.gguf")
+    source = models.silent(tmp_path)
+    source = source.rename(tmp_path / "mute.gguf")
     manifest = manifests.write(
-        tmp_path / "cut.yaml", {"assistant": manifests.model(source)}, probe={"prompt": "Are you there?"}
+        tmp_path / "mute.yaml", {"assistant": manifests.model(source)}, probe={"prompt": "Are you there?"}
     )
     done = edgectl.run("deploy", "-f", manifest, "--yes")
     assert done.code == 1
-    assert "is incomplete: 46.1 MiB of its tensors are not in it" in done.out
-    (line,) = [line.split() for line in done.out.splitlines() if "reverted" in line]
-    assert line[:2] == ["desk", "reverted"]
-    assert " ".join(line).partition("B ")[2].split(" ", 1)[1].startswith("assistant could not be loaded: ")
+    (line,) = [line for line in done.out.splitlines() if line.split()[:2] == ["desk", "reverted"]]
+    assert " ".join(line.split()).partition("B ")[2].split(" ", 1)[1].startswith("probe failed: assistant: ")
     table = edgectl.run("status").out
     assert "reverted" in table
     (row,) = edgectl.query("select state, release, outcome, attention from device_status")
     assert row == {"state": "reverted", "release": "r1", "outcome": "reverted", "attention": 1}
+
+
+def test_the_table_says_what_was_refused(edgectl: Edgectl, serving: AgentProcess, tmp_path: Path) -> None:
+    source = models.truncated(tmp_path)
+    source = source.rename(tmp_path / "cut.gguf")
+    manifest = manifests.write(tmp_path / "cut.yaml", {"assistant": manifests.model(source)})
+    done = edgectl.run("deploy", "-f", manifest, "--yes")
+    assert done.code == 1
+    assert "is incomplete: 46.1 MiB of its tensors are not in it" in done.out
+    (line,) = [line for line in done.out.splitlines() if line.split()[:2] == ["desk", "refused"]]
+    assert "assistant cannot be loaded: " in line
+    (row,) = edgectl.query("select state, release, outcome from device_status")
+    assert row == {"state": "serving", "release": "r1", "outcome": "refused"}
 
 
 def test_a_release_that_works_replaces_the_old_one_without_an_error(

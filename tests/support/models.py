@@ -11,6 +11,11 @@ import numpy as np
 
 LADDER = ("Q8_0", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
 """Names of llama.cpp's file types, best first."""
+QUANTIZATIONS = (
+    *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS"),
+    *("Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K"),
+)
+"""All that the quickstart model is made in without an importance matrix."""
 
 _REAL_CACHE = Path(os.environ.get("EDGECTL_CACHE_DIR") or Path.home() / ".cache" / "edgectl")
 """Taken at import, before a test gets a home of its own: made once, used by every run."""
@@ -35,12 +40,15 @@ def quickstart_model() -> Path:
 
 def ladder() -> dict[str, Path]:
     """The quickstart model requantized, by file type; made once (about a minute) and kept."""
+    return {name: quantized(name) for name in LADDER}
+
+
+def quantized(name: str) -> Path:
+    """The quickstart model in one of QUANTIZATIONS; made once and kept."""
+    if name == "Q4_1":
+        return quickstart_model()
     folder = _REAL_CACHE / "ladder"
     folder.mkdir(parents=True, exist_ok=True)
-    return {name: _quantized(folder, name) for name in LADDER}
-
-
-def _quantized(folder: Path, name: str) -> Path:
     target = folder / f"SmolLM2-135M-Instruct.{name}.gguf"
     if not target.exists():
         fresh = folder / f"{name}.{os.getpid()}.part"

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from agent_daemon.contract import digest as digests
+from agent_daemon.contract.fit import Room, ServeOptions, fit
+from agent_daemon.contract.gguf import FileSource, read_facts
+from agent_daemon.contract.gguf_facts import GgufFacts
 from agent_daemon.contract.release import (
     Artifact,
     BlobRef,
@@ -14,8 +17,11 @@ from agent_daemon.contract.release import (
     Probe,
     Sampling,
     ServedModel,
+    Task,
 )
-from agent_daemon.contract.wire import TERMINAL_STATES, ActivationEvent
+from agent_daemon.contract.sequences import padded
+from agent_daemon.contract.serve_options import UBATCH
+from agent_daemon.contract.wire import ActivationEvent
 from edgectl.agent_client import AgentClient
 from edgectl.transport.local import LocalTransport
 from tests.support.agent import AgentProcess, wait_until
@@ -38,8 +44,23 @@ def artifact(path: Path) -> Artifact:
     return Artifact(ref=f"file:{path.name}", digest=file.digest, files=(file,))
 
 
+@cache
+def facts(path: Path) -> GgufFacts:
+    """What the header of a model file says; read once."""
+    with FileSource(path) as source:
+        return read_facts(source)
+
+
+def predicted(path: Path, context: int, parallel: int = 1, task: Task = "chat") -> Predicted:
+    """What the control side would predict for a model in RAM."""
+    ubatch = max(UBATCH, padded(context)) if task == "embeddings" else UBATCH
+    options = ServeOptions(context=context, parallel=parallel, ubatch=ubatch, task=task)
+    return fit(facts(path), options, ram=Room(2**50)).predicted()
+
+
 def served(name: str, path: Path, *, context: int = 1024, parallel: int = 1, **more: Any) -> ServedModel:
-    """A model in RAM; `more` is what else a ServedModel takes, with `sampling` as keyword arguments."""
+    """A model in RAM, predicted as the control side does; `more` is what else a ServedModel takes, with `sampling` as
+    keyword arguments."""
     placement = Placement(
         memory="ram",
         gpu_layers=0,
@@ -47,7 +68,7 @@ def served(name: str, path: Path, *, context: int = 1024, parallel: int = 1, **m
         context=context,
         parallel=parallel,
         kv_type="f16",
-        predicted=Predicted(weights=94 * MIB, kv_cache=45 * MIB, compute=50 * MIB, total=189 * MIB),
+        predicted=predicted(path, context, parallel, more.get("task", "chat")),
     )
     sampling = Sampling(**more.pop("sampling", {}))
     return ServedModel(name=name, artifact=artifact(path), placement=placement, sampling=sampling, **more)
@@ -87,7 +108,7 @@ def finish(control: AgentClient, operation: int) -> list[ActivationEvent]:
         return page.done
 
     wait_until(done, 120, pause=0)
-    assert events[-1].state in TERMINAL_STATES
+    assert events[-1].outcome is not None
     return events
 
 

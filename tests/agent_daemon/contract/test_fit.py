@@ -381,7 +381,10 @@ def test_the_engine_agrees(
         models[name], options.context, options.parallel, options.kv_type, options.ubatch, options.task
     )
     report = fitted(facts[name], options, vram=None, ram=None)
-    assert report.weights == seen["weights"]
+    model = facts[name]
+    # llama_model_size counts a tied output layer once, also where the CPU has a copy laid out anew (of Q4_K)
+    copied = model.token_embd_bytes if name in ("llama-1b", "qwen3-4b", "gemma2-2b", "gemma3-4b") else 0
+    assert report.weights == seen["weights"] + copied
     assert report.kv_cache == pytest.approx(seen["kv_cache"], abs=0.02 * MIB)
     # the engine's output buffer grows from one row a sequence to one a token when it embeds
     rows = options.ubatch if options.task == "embeddings" else seen["sequences"]

@@ -1,0 +1,47 @@
+"""What is counted for published models beside what llama.cpp itself takes for them, by the bounds of the bench
+(`python -m tests.bench.fit` looks at many more contexts)."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent_daemon.contract.need import layers
+from tests.bench.fit.figures import figures
+from tests.bench.fit.grid import grid, pairs, splits
+from tests.bench.fit.shapes import MODELS, made
+from tests.bench.fit.truth import Setting
+from tests.support.rpc_devices import Devices, devices
+
+pytestmark = pytest.mark.engine
+
+USUAL = (
+    Setting(8192, 4),
+    Setting(2048, 1, "q8_0"),
+    Setting(2048, 4, flash_attention=False),
+)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_ram_holds_what_was_counted(name: str, tmp_path: Path) -> None:
+    settings = grid(name)[-2:] if MODELS[name].encodes else USUAL
+    seen = list(pairs(name, tmp_path, settings))
+    assert [pair.truth.refused for pair in seen] == [None] * len(settings)
+    assert figures(seen).broken() == ()
+
+
+@pytest.fixture(scope="module")
+def two_devices() -> Iterator[Devices]:
+    with devices(2) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", ["qwen3-4b", "gemma-3-4b", "granite-4.0-h-tiny"])
+def test_each_device_holds_what_was_counted(name: str, tmp_path: Path, two_devices: Devices) -> None:
+    _, facts = made(tmp_path, name)
+    settings = tuple(replace(USUAL[0], split=split) for split in splits(facts))
+    assert {sum(split) for split in splits(facts)} >= {layers(facts), layers(facts) // 2}
+    seen = list(pairs(name, tmp_path, settings, two_devices))
+    assert [len(pair.truth.gpus) for pair in seen] == [1, 1, 2, 2]
+    assert figures(seen).broken() == ()
