@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agent_daemon.contract.wire import Facts
 from edgectl.agent_client import AgentClient
+from edgectl.collect import collect
 from edgectl.errors import DeviceError, EdgectlError, Unreachable
 from edgectl.inventory.repository import Repository
 from edgectl.inventory.values import Device
+from edgectl.memory_account import memories
 from edgectl.observe import record, sight
 from edgectl.transport import Spec, Transports
 from edgectl.transport.local import LocalTransport
@@ -70,17 +72,23 @@ def _facts_if_any(spec: Spec, transports: Transports) -> Facts | None:
 
 
 def account(repository: Repository, name: str, transports: Transports) -> dict[str, Any]:
-    """A device's own account at this moment. Raises Unreachable and InventoryError."""
+    """A device's own account at this moment: what it is and how it is doing, its `memories` with what is kept of
+    each, and the newest `loads` that were measured on it. What it has to report is collected on the way. Raises
+    Unreachable and InventoryError."""
     device = repository.device(name)
     sighting = sight(device, transports)
     record(repository, (sighting,))
     if sighting.facts is None or sighting.state is None:
         raise sighting.error or Unreachable(f"{name} did not answer")
+    if problems := collect(repository, (name,), transports):
+        raise problems[name]
     return {
         "name": device.name,
         "labels": dict(device.labels),
         "facts": sighting.facts.model_dump(mode="json"),
         "state": sighting.state.model_dump(mode="json"),
+        "memories": memories(sighting.facts, repository.margins()),
+        "loads": [asdict(fit) | {"error_percent": fit.error_percent} for fit in repository.fits(name)],
     }
 
 

@@ -24,6 +24,9 @@ from edgectl import yaml_source
 from edgectl.errors import ManifestError
 from edgectl.manifest_problems import problems_of, render
 
+KV_AUTO: tuple[KvType, ...] = ("f16", "q8_0")
+"""What `kv_type: auto` stands for, the preferred one first."""
+
 
 class Context(Value):
     """Tokens of each sequence: `min` is the least that is of use, `want` what is taken where it fits."""
@@ -53,6 +56,8 @@ class ModelSpec(Value):
     `order` says whether that order decides (`listed`) or the expected quality does (`quality`). Whether it is
     loaded on demand only is not written but found out by placement."""
 
+    ADDED = frozenset({"min_tokens_per_second"})
+
     name: str
     candidates: tuple[str, ...]
     task: Task = "chat"
@@ -60,13 +65,20 @@ class ModelSpec(Value):
     context: Context = Context()
     parallel: int = 1
     cache: int | None = None
-    kv_type: KvType = "f16"
+    kv_type: form.KvChoice = "f16"
     gpu_layers: Literal["auto", "all", "partial"] | int = "auto"
+    min_tokens_per_second: float | None = None
+    """The least speed of one answer that placement may expect of a device; None: no such floor."""
     sampling: Sampling = Sampling()
     system_prompt: str | None = None
     adapters: tuple[AdapterSpec, ...] = ()
     limits: Limits = Limits()
     residency: Residency = Residency()
+
+    @property
+    def kv_types(self) -> tuple[KvType, ...]:
+        """The types that the KV cache may have, the preferred one first."""
+        return KV_AUTO if self.kv_type == "auto" else (self.kv_type,)
 
 
 class Manifest(Value):
@@ -79,6 +91,16 @@ class Manifest(Value):
     rollout: Rollout = Rollout()
     probe: Probe = Probe()
     access: Access = Access()
+
+    def content(self) -> dict[str, Any]:
+        """All of it as JSON, by which two manifests are told to be the same. Keys that came later are left out while
+        they hold their default: a manifest keeps its release when the software is upgraded."""
+        dumped = self.model_dump(mode="json")
+        for model, written in zip(self.models, dumped["models"], strict=True):
+            for name in model.ADDED:
+                if getattr(model, name) == ModelSpec.model_fields[name].default:
+                    del written[name]
+        return dumped
 
 
 def load(path: Path) -> Manifest:
@@ -126,6 +148,7 @@ def _model(name: str, written: form.ModelForm) -> ModelSpec:
         cache=written.cache,
         kv_type=written.kv_type,
         gpu_layers=written.gpu_layers,
+        min_tokens_per_second=written.min_tokens_per_second,
         sampling=written.sampling,
         system_prompt=written.system_prompt,
         adapters=tuple(

@@ -38,6 +38,7 @@ MAX_CONTEXT = 16 * 1024 * 1024
 DEFAULT_MIN_CONTEXT = 2048
 DEFAULT_CONTEXT = 8192
 MAX_ADAPTERS = 32
+MAX_SPEED = 10_000
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 SOURCE_PATTERN = r"^(hf://[^/\s]+/[^/\s]+(/.+)?|file:.+|pkg:[A-Za-z_][A-Za-z0-9_]*/.+)$"
@@ -113,6 +114,8 @@ Source = Annotated[
 ]
 Duration = Annotated[float, BeforeValidator(seconds)]
 """Seconds; what a field allows of them is the field's own."""
+KvChoice = Literal[KvType, "auto"]
+"""A type of the KV cache; `auto` is f16, and q8_0 where that does not fit."""
 GpuLayers = Literal["auto", "all", "partial"] | Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -181,8 +184,16 @@ class ModelForm(Form):
     ] = ContextForm()
     parallel: Annotated[int, Field(ge=1, le=256), expects("a whole number of sequences from 1 to 256")] = 1
     cache: Tokens | None = None
-    kv_type: KvType = "f16"
+    kv_type: KvChoice = "f16"
     gpu_layers: Annotated[GpuLayers, expects("auto, all, partial or a whole number of layers")] = "auto"
+    min_tokens_per_second: (
+        Annotated[
+            float,
+            Field(gt=0, le=MAX_SPEED),
+            expects(f"a number of tokens a second of more than 0 and at most {MAX_SPEED}"),
+        ]
+        | None
+    ) = None
     sampling: Sampling = Sampling()
     system_prompt: Annotated[str, Field(min_length=1, max_length=100_000)] | None = None
     adapters: Annotated[

@@ -70,10 +70,15 @@ def problems_of(value: Any) -> tuple[list[Problem], ManifestForm | None]:
 def render(problems: list[Problem], document: Document, name: str) -> str:
     """One line per problem, in the order of the file: `office.yaml:14: models.a.context.min: expected …`."""
     found = sorted({(document.line_of(each.path), dotted(each.path), each.text) for each in problems})
-    lines = [": ".join(filter(None, (f"{name}:{line}", path, text))) for line, path, text in found]
+    lines = [_one_line(": ".join(filter(None, (f"{name}:{line}", path, text)))) for line, path, text in found]
     if len(lines) > _LIMIT:
         lines = [*lines[:_LIMIT], f"{name}: and {len(lines) - _LIMIT} more problems"]
     return "\n".join(lines)
+
+
+def _one_line(text: str) -> str:
+    """What a document holds cannot begin a line of its own, or steer a terminal."""
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def dotted(path: Path) -> str:
@@ -104,6 +109,7 @@ def _between_keys(value: dict[str, Any]) -> list[Problem]:
                 text = f"expected at most context.want, which is {high}, found {low}"
                 problems.append(Problem((*path, "context", "min"), text))
         problems += _about_residency(path, model) + _about_adapters(path, model, models)
+        problems += _about_speed(path, model)
         rungs = model.get("candidates")
         seen: dict[str, int] = {}
         for index, rung in enumerate(rungs if isinstance(rungs, list) else ()):
@@ -122,6 +128,13 @@ def _about_residency(path: Path, model: dict[str, Any]) -> list[Problem]:
         return []
     text = "expected no idle_ttl: a pinned model stays in memory when nobody asks it"
     return [Problem((*path, "idle_ttl"), text)]
+
+
+def _about_speed(path: Path, model: dict[str, Any]) -> list[Problem]:
+    if model.get("task") != "embeddings" or model.get("min_tokens_per_second") is None:
+        return []
+    text = "expected no min_tokens_per_second: a model that embeds generates nothing"
+    return [Problem((*path, "min_tokens_per_second"), text)]
 
 
 def _about_adapters(path: Path, model: dict[str, Any], models: dict[str, Any]) -> list[Problem]:

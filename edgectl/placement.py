@@ -1,21 +1,23 @@
 """Which candidate a device gets, where and with how much context, or why none. PURE.
 
-Sizes are bytes, contexts are tokens of one sequence. A model sits on one GPU, or in RAM, or, where that is
-allowed, in part on one GPU and in part in RAM.
+Sizes are bytes, contexts are tokens of one sequence. A model sits on one GPU, over several, in RAM, or, where that is
+allowed, in part on GPUs and in part in RAM. The order in which that is tried is `steps`', the search for the largest
+context `ways`'.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from agent_daemon.contract import fit as fits
-from agent_daemon.contract.fit import VRAM_RESERVE, FitReport, Room, ServeOptions
-from agent_daemon.contract.gguf import GgufFacts
-from agent_daemon.contract.release import Adapter, Artifact, KvType, Placement, Task
-from agent_daemon.contract.sequences import padded
+from agent_daemon.contract.fit import FitReport
+from agent_daemon.contract.release import GpuLayers, Placement
 from edgectl.device_memory import DeviceMemory, GpuMemory, device_memory
-from edgectl.quality import rank
+from edgectl.rungs import Rung, Walk, attempts
 from edgectl.sizes import format_size
+from edgectl.speed import SOFT_FLOOR
+from edgectl.steps import Requirements, Walked, floor_of, requirements, walk
+from edgectl.wanted import CONTEXT_STEP, AttachedAdapter, Candidate, ModelRequest
+from edgectl.ways import Found, Space
 
 __all__ = [
     "AttachedAdapter",
@@ -27,61 +29,16 @@ __all__ = [
     "Refusal",
     "device_memory",
     "place",
+    "placed",
+    "refused",
 ]
 
-GpuLayers = Literal["auto", "all", "partial"] | int
-CONTEXT_STEP = 256
-UBATCH = 512
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One artifact of a ladder; `position` is its place in the manifest."""
-
-    artifact: Artifact
-    facts: GgufFacts
-    position: int = 0
-
-    @property
-    def label(self) -> str:
-        """The name that people know it by: its first file."""
-        return self.artifact.files[0].name
-
-
-@dataclass(frozen=True, slots=True)
-class AttachedAdapter:
-    """An adapter that a model is served with, and what its header says."""
-
-    adapter: Adapter
-    facts: GgufFacts
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """What the manifest wants for one served name. Its adapters belong to every candidate that is offered for
-    it, and are in memory with it; `pinned` says that it never makes room for another model.
-
-    `gpu_layers`: `auto` is a whole model on a GPU or else in RAM, `all` never falls back to RAM, `partial`
-    splits a model before it falls back, a number is exactly so many layers (0: RAM)."""
-
-    name: str
-    context_want: int
-    context_min: int = CONTEXT_STEP
-    task: Task = "chat"
-    parallel: int = 1
-    cache: int | None = None
-    """Tokens of the cache that the answers share; None: the whole context for each."""
-    kv_type: KvType = "f16"
-    gpu_layers: GpuLayers = "auto"
-    order: Literal["quality", "listed"] = "quality"
-    adapters: tuple[AttachedAdapter, ...] = ()
-    pinned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Placed:
     """The choice; `notes` say what a person should know about it. `on_demand`: in memory only while it is asked
-    for, in turn with other models."""
+    for, in turn with other models. `tokens_per_second` is an estimate for one answer, None where a bandwidth is
+    not known."""
 
     model: str
     candidate: Candidate
@@ -89,200 +46,158 @@ class Placed:
     report: FitReport
     notes: tuple[str, ...] = ()
     on_demand: bool = False
+    tokens_per_second: float | None = None
+    walk: Walk | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def rungs(self) -> tuple[Rung, ...]:
+        """Every rung that was tried before it and itself, in order, and each candidate that was not tried."""
+        return () if self.walk is None else self.walk.rungs()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refusal:
-    """`reason` is the arithmetic of the candidate that came closest, `attempts` has one line a candidate."""
+    """Why a device gets none. `told` is a reason that has no arithmetic, `beside` what is said after one."""
 
     model: str
-    reason: str
-    attempts: tuple[str, ...] = ()
+    told: str = ""
+    walk: Walk | None = field(default=None, compare=False, repr=False)
+    beside: str = ""
 
+    @cached_property
+    def rungs(self) -> tuple[Rung, ...]:
+        """Every rung, in order."""
+        return () if self.walk is None else self.walk.rungs()
 
-@dataclass(frozen=True, slots=True)
-class _Try:
-    """One way to serve a candidate: where, and how many layers of it (None: as many as fit)."""
+    @cached_property
+    def reason(self) -> str:
+        """The arithmetic of the candidate that came closest."""
+        return (self.told or min(self._attempts, key=lambda each: each[0])[1]) + self.beside
 
-    gpu: GpuMemory | None
-    layers: int | None
+    @property
+    def attempts(self) -> tuple[str, ...]:
+        """One line a candidate."""
+        return tuple(line for _, line in self._attempts)
 
-
-Stage = Callable[[GgufFacts], _Try]
+    @cached_property
+    def _attempts(self) -> list[tuple[tuple[int, float], str]]:
+        several = self.walk is not None and len(self.walk.wanted.request.kv_types) > 1
+        return attempts(self.rungs, several)
 
 
 def place(request: ModelRequest, candidates: Sequence[Candidate], memory: DeviceMemory) -> Placed | Refusal:
-    """The first candidate, in the order of quality or of the manifest, that fits; all of them are tried whole
-    on the GPU with the most free memory before any is split, and split before any is put into RAM."""
-    if not candidates:
-        return Refusal(request.name, "it has no candidates")
-    stages = _stages(request.gpu_layers, memory)
-    if not stages:
-        return Refusal(
-            request.name, "gpu_layers asks for a GPU, and this device has none that its runtime can use"
-        )
-    ordered = _ordered(request, candidates)
-    for stage in stages:
-        for candidate in ordered:
-            if _impossible(request, candidate.facts) is not None:
-                continue
-            found = _largest_context(request, candidate.facts, stage(candidate.facts), memory)
-            if found is not None:
-                return _placed(request, candidate, *found, memory)
-    return _refusal(request, ordered, stages, memory)
+    """The first rung of the ladder that fits, in the order that `steps` describes, and that is estimated to be fast
+    enough. What a ladder needs is worked out once for all devices (`steps.requirements`)."""
+    return place_on(requirements(request, tuple(candidates)), memory)
 
 
-def _stages(gpu_layers: GpuLayers, memory: DeviceMemory) -> list[Stage]:
-    """The ways to try all candidates, the preferred one first."""
-    gpu = memory.roomiest
-
-    def on_gpu(layers: Callable[[GgufFacts], int | None]) -> list[Stage]:
-        return [] if gpu is None else [lambda facts: _Try(gpu, layers(facts))]
-
-    in_ram: list[Stage] = [lambda _facts: _Try(None, 0)]
-    whole = on_gpu(lambda facts: facts.n_layers + 1)
-    if gpu_layers == "all":
-        return whole
-    if gpu_layers == "auto":
-        return whole + in_ram
-    if gpu_layers == "partial":
-        return whole + on_gpu(lambda _facts: None) + in_ram
-    exactly = gpu_layers
-    return on_gpu(lambda facts: min(exactly, facts.n_layers + 1)) if exactly else in_ram
+def place_on(wanted: Requirements, memory: DeviceMemory) -> Placed | Refusal:
+    """The same for a ladder that is worked out already."""
+    space = Space.of(memory)
+    walked = walk(wanted, space)
+    if walked.found is None:
+        return refused(wanted, memory, walked)
+    return placed(wanted, memory, walked)
 
 
-def _ordered(request: ModelRequest, candidates: Sequence[Candidate]) -> list[Candidate]:
-    if request.order == "listed":
-        return sorted(candidates, key=lambda candidate: candidate.position)
-    return sorted(candidates, key=lambda candidate: (rank(candidate.facts), candidate.position))
+def refused(wanted: Requirements, memory: DeviceMemory, walked: Walked) -> Refusal:
+    """Costs no words until it is asked for them."""
+    name = wanted.request.name
+    if not wanted.sizes:
+        return Refusal(name, "it has no candidates")
+    if not memory.gpus and not any(kind == "ram" for _, kind in wanted.every):
+        return Refusal(name, "gpu_layers asks for a GPU, and this device has none that its runtime can use")
+    return Refusal(name, walk=Walk(wanted, memory, walked))
 
 
-def _options(request: ModelRequest, context: int) -> ServeOptions:
-    # pooling looks at one physical batch, so that has to hold the longest text
-    ubatch = max(UBATCH, padded(context)) if request.task == "embeddings" else UBATCH
-    return ServeOptions(
-        context,
-        request.parallel,
-        request.kv_type,
-        ubatch,
-        request.task,
-        adapters=tuple(attached.facts for attached in request.adapters),
-        shared=request.cache,
-    )
-
-
-def _impossible(request: ModelRequest, facts: GgufFacts) -> str | None:
-    """Why no amount of memory would help, or None."""
-    if facts.context_length is not None and facts.context_length < request.context_min:
-        return f"it was trained on {facts.context_length} tokens, fewer than the least context, {request.context_min}"
-    return fits.unsupported(facts, _options(request, request.context_min))
-
-
-def _report(
-    request: ModelRequest, facts: GgufFacts, context: int, attempt: _Try, memory: DeviceMemory
-) -> FitReport:
-    options = _options(request, context)
-    ram = None if memory.ram_free is None else Room(memory.ram_free, memory.ram_reserve)
-    if attempt.gpu is None:
-        return fits.fit(facts, options, ram=ram)
-    gpus = (Room(attempt.gpu.free, VRAM_RESERVE),)
-    split = fits.most_layers(facts, options, gpus) if attempt.layers is None else (attempt.layers,)
-    return fits.fit(facts, options, split, gpus=gpus if split else (), ram=ram)
-
-
-def _largest_context(
-    request: ModelRequest, facts: GgufFacts, attempt: _Try, memory: DeviceMemory
-) -> tuple[FitReport, int, GpuMemory | None] | None:
-    """The report at the largest context that fits, that context and the GPU, or None when not even the least
-    does."""
-
-    def at(context: int) -> FitReport | None:
-        report = _report(request, facts, context, attempt, memory)
-        # a split that puts nothing on the GPU is the next stage's business
-        return report if report.fits and (attempt.gpu is None or report.memory == "vram") else None
-
-    most = (
-        request.context_want
-        if facts.context_length is None
-        else min(request.context_want, facts.context_length)
-    )
-    top = most // CONTEXT_STEP * CONTEXT_STEP
-    if top < request.context_min:
-        top = most
-    if (best := at(top)) is not None:
-        return best, top, attempt.gpu
-    if (best := at(request.context_min)) is None:
-        return None
-    context = request.context_min
-    low, high = -(-request.context_min // CONTEXT_STEP), top // CONTEXT_STEP - 1
-    while low <= high:
-        middle = (low + high) // 2
-        if (report := at(middle * CONTEXT_STEP)) is None:
-            high = middle - 1
-        else:
-            best, context, low = report, middle * CONTEXT_STEP, middle + 1
-    return best, context, attempt.gpu
-
-
-def _placed(
-    request: ModelRequest,
-    candidate: Candidate,
-    report: FitReport,
-    context: int,
-    gpu: GpuMemory | None,
-    memory: DeviceMemory,
-) -> Placed:
+def placed(wanted: Requirements, memory: DeviceMemory, walked: Walked) -> Placed:
+    """What a walk found, as a placement on a device with this memory. It has to have found something."""
+    found, request = walked.found, wanted.request
+    assert found is not None
+    report = found.report(Space.of(memory))
     placement = Placement(
         memory=report.memory,
-        gpu_uuid=gpu.uuid if gpu is not None else None,
+        gpu_uuid=found.gpus[0].uuid if found.gpus else None,
         gpu_layers=report.gpu_layers,
         layers=report.layers,
-        context=context,
+        context=found.context,
         parallel=request.parallel,
         cells=request.cache,
-        kv_type=request.kv_type,
+        kv_type=found.curve.kv_type,
         predicted=report.predicted(),
+        gpus=_gpus(found),
     )
+    return Placed(
+        request.name,
+        found.curve.candidate,
+        placement,
+        report,
+        tuple(_notes(wanted, memory, walked, report)),
+        tokens_per_second=found.tokens_per_second,
+        walk=Walk(wanted, memory, walked),
+    )
+
+
+def _gpus(found: Found) -> tuple[GpuLayers, ...]:
+    if len(found.gpus) < 2:
+        return ()
+    return tuple(
+        GpuLayers(uuid=gpu.uuid or "", layers=count)
+        for gpu, count in zip(found.gpus, found.split, strict=True)
+    )
+
+
+def _notes(wanted: Requirements, memory: DeviceMemory, walked: Walked, report: FitReport) -> list[str]:
+    found, slow, request = walked.found, walked.slow, wanted.request
+    assert found is not None
+    candidate, context, cache = found.curve.candidate, found.context, found.curve.kv_type
     notes = []
     trained = candidate.facts.context_length
+    faster = slow is not None and slow is not found
     if trained is not None and trained < request.context_want:
         notes.append(
             f"context {context}: the model was trained on {trained} tokens, {request.context_want} were wanted"
         )
     elif context < request.context_want // CONTEXT_STEP * CONTEXT_STEP:
-        notes.append(f"context {context} of the {request.context_want} wanted: more does not fit")
+        same = faster and slow is not None and walked.slow_step == walked.step
+        why = f"is slower than {floor_of(request):g} tokens/s" if same else "does not fit"
+        notes.append(f"context {context} of the {request.context_want} wanted: more {why}")
     if missing := candidate.facts.truncated_by(candidate.artifact.size):
         notes.append(f"{candidate.label} is incomplete: {format_size(missing)} of its tensors are not in it")
-    if report.memory == "ram" and memory.gpus:
-        notes.append("in RAM, although the device has a GPU: no candidate fits into its free memory")
-    return Placed(request.name, candidate, placement, report, tuple(notes))
-
-
-def _refusal(
-    request: ModelRequest, ordered: Sequence[Candidate], stages: Sequence[Stage], memory: DeviceMemory
-) -> Refusal:
-    attempts: list[str] = []
-    closest: tuple[int, str] | None = None
-    for candidate in ordered:
-        if (why := _impossible(request, candidate.facts)) is not None:
-            attempts.append(f"{candidate.label}: {why}")
-            continue
-        shortest, where = min(
-            (
-                (_report(request, candidate.facts, request.context_min, attempt, memory), attempt)
-                for attempt in (stage(candidate.facts) for stage in stages)
-            ),
-            key=lambda tried: tried[0].short,
+    if cache != request.kv_types[0]:
+        slower = faster and slow is not None and slow.curve.candidate is candidate
+        why = f"is slower than {floor_of(request):g} tokens/s" if slower else "does not fit"
+        notes.append(
+            f"KV cache of {cache}: with {request.kv_types[0]} even context {request.context_min} {why}"
         )
-        place_name = _where(shortest, where, memory)
-        line = f"{candidate.label} at context {request.context_min}: {shortest.arithmetic()} ({place_name})"
-        attempts.append(line)
-        if closest is None or shortest.short < closest[0]:
-            closest = shortest.short, line
-    return Refusal(request.name, attempts[0] if closest is None else closest[1], tuple(attempts))
+    elif found.curve.harmed:
+        notes.append(
+            f"KV cache of {cache}, as kv_type says: {candidate.facts.architecture} is known to answer badly with it"
+        )
+    on_gpu = any(kind != "ram" for _, kind in wanted.every) and not (slow is not None and slow.gpus)
+    if report.memory == "ram" and memory.gpus and on_gpu:
+        notes.append("in RAM, although the device has a GPU: no candidate fits into its free memory")
+    if report.uncertain:
+        notes.append(
+            f"{candidate.label}: what it takes is uncertain ({report.uncertain}); {format_size(report.margin)} more "
+            "is left free for it"
+        )
+    notes += _speed_notes(wanted, walked)
+    return notes
 
 
-def _where(report: FitReport, attempt: _Try, memory: DeviceMemory) -> str:
-    if report.memory == "vram" and attempt.gpu is not None:
-        return attempt.gpu.label
-    return "RAM" if memory.ram_free is not None else "RAM, of which the free part is not known"
+def _speed_notes(wanted: Requirements, walked: Walked) -> list[str]:
+    found, slow, least = walked.found, walked.slow, wanted.request.min_tokens_per_second
+    assert found is not None
+    if found.tokens_per_second is None and least is not None and wanted.request.task != "embeddings":
+        return [f"min_tokens_per_second {least:g} was not judged: a bandwidth of the device is not known"]
+    if slow is None or slow.tokens_per_second is None:
+        return []
+    speed = f"about {slow.tokens_per_second:.1f} tokens/s"
+    if slow is found:
+        return [f"{speed}: no candidate that fits here reaches {SOFT_FLOOR:g}"]
+    if walked.slow_step != walked.step:
+        where = {"split": " in part on the GPU", "ram": " in RAM"}.get(slow.stage, "")
+        label = slow.curve.candidate.label
+        return [f"{label}{where} was passed over: {speed}, fewer than {floor_of(wanted.request):g}"]
+    return []

@@ -1,11 +1,12 @@
 """What a deploy or a rollback would do to each device. PURE: desired against observed, as a frozen value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from agent_daemon.contract.release import DeviceRelease
 from agent_daemon.contract.wire import DeviceState, Outcome
+from edgectl.placement import Placed, Refusal
 
 
 class Action(StrEnum):
@@ -17,12 +18,17 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Desired:
-    """What one device should serve; or why it cannot, with the arithmetic and a line for each candidate."""
+    """What one device should serve; or why it cannot, with the arithmetic and a line for each candidate.
+
+    `choices` are how each model was placed, or was not, with every rung of its ladder. There are none where the
+    placement of an earlier release is `kept` (its number)."""
 
     release: DeviceRelease | None
     refusal: str | None = None
     details: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    choices: tuple[Placed | Refusal, ...] = ()
+    kept: int | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Observed:
 
 @dataclass(frozen=True)
 class Step:
-    """One device's part of a plan. `bytes_to_move` counts what the device does not hold yet."""
+    """One device's part of a plan. `bytes_to_move` counts what the device does not hold yet; `choices` and `kept` are
+    those of what is desired."""
 
     device: str
     action: Action
@@ -46,6 +53,8 @@ class Step:
     reason: str | None = None
     details: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    choices: tuple[Placed | Refusal, ...] = ()
+    kept: int | None = None
 
     @property
     def outcome(self) -> Outcome | None:
@@ -85,28 +94,26 @@ def _step(device: str, desired: Desired, observed: Observed, retry: bool) -> Ste
     state, release = observed.state, desired.release
     if state is None:
         return Step(device, Action.UNREACHABLE, release, reason=observed.problem)
+    step = Step(
+        device,
+        Action.DEPLOY,
+        release,
+        state.active_number,
+        notes=desired.notes,
+        choices=desired.choices,
+        kept=desired.kept,
+    )
     if release is None:
-        return Step(
-            device,
-            Action.REFUSE,
-            current=state.active_number,
-            reason=desired.refusal,
-            details=desired.details,
-            notes=desired.notes,
-        )
+        return replace(step, action=Action.REFUSE, reason=desired.refusal, details=desired.details)
     digest = release.digest()
     if state.active == digest:
-        return Step(device, Action.UNCHANGED, release, state.active_number, notes=desired.notes)
+        return replace(step, action=Action.UNCHANGED)
     barred = next((entry for entry in state.quarantine if entry.release == digest), None)
     if barred and not retry:
-        return Step(
-            device,
-            Action.REFUSE,
-            release,
-            state.active_number,
+        return replace(
+            step,
+            action=Action.REFUSE,
             reason=f"quarantined: r{barred.number} was reverted here ({barred.reason}); --retry tries it again",
-            notes=desired.notes,
         )
     held = frozenset(state.blobs)
-    missing = sum(blob.size for blob in release.blobs() if blob.digest not in held)
-    return Step(device, Action.DEPLOY, release, state.active_number, missing, notes=desired.notes)
+    return replace(step, bytes_to_move=sum(blob.size for blob in release.blobs() if blob.digest not in held))

@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from agent_daemon.contract import digest as digests
 from agent_daemon.contract.release import DeviceRelease, ServedModel
+from agent_daemon.contract.wire import Outcome
 from edgectl import catalog, ladders, selector
 from edgectl.device_memory import device_memory
 from edgectl.errors import EdgectlError, UsageError
@@ -18,10 +20,11 @@ from edgectl.inventory.repository import Repository
 from edgectl.inventory.values import Device, Release
 from edgectl.ladders import Ladder, Ladders
 from edgectl.manifest import Manifest, ModelSpec
+from edgectl.margins import Margin
 from edgectl.observe import Sighting, observe, record
 from edgectl.placement import ModelRequest, Placed, Refusal
 from edgectl.plan import Desired, Observed, Plan, diff
-from edgectl.together import place_all
+from edgectl.together import Wanted, place_all
 from edgectl.transport import Transports
 
 
@@ -49,21 +52,35 @@ def prepare(
 ) -> Prepared:
     """The plan of a deploy. A device that got its part of the same content before keeps its placement, so that a
     deploy repeated on a busier day does not shuffle models; `replan` places all anew. Raises EdgectlError."""
-    devices = _selected(repository.devices(), manifest.devices)
+    devices = selected(repository.devices(), manifest.devices)
     resolved = ladders.resolve(manifest, base, progress)
     content = _content(manifest, resolved)
     known = _known(repository, manifest.name, content)
     sightings = observe(devices, transports)
     record(repository, sightings)
+    margins = repository.margins()
     desired: dict[str, Desired] = {}
     for sighting in sightings:
         name = sighting.device.name
-        kept = repository.device_release(known.number, name) if known and not replan else None
-        desired[name] = (
-            Desired(kept, notes=_gpu_notes(sighting)) if kept else desired_on(manifest, resolved, sighting)
-        )
+        kept = _kept(repository, known, sighting) if known and not replan else None
+        if known and kept:
+            desired[name] = Desired(kept, notes=_gpu_notes(sighting), kept=known.number)
+        else:
+            desired[name] = desired_on(manifest, resolved, sighting, margins)
     plan = diff(manifest.name, desired, observed(sightings), retry=retry)
     return Prepared(plan, content, known, sightings, resolved.warnings)
+
+
+def _kept(repository: Repository, known: Release, sighting: Sighting) -> DeviceRelease | None:
+    """What the device was to serve under a release before. Not what it refused when it measured: that is placed anew,
+    in the memory that there is now, unless it came to serve it all the same or will not have it again anyway."""
+    name, state = sighting.device.name, sighting.state
+    before = repository.device_release(known.number, name)
+    if before is None or state is None or repository.outcome_of(known.number, name) is not Outcome.REFUSED:
+        return before
+    digest = before.digest()
+    settled = digest == state.active or any(barred.release == digest for barred in state.quarantine)
+    return before if settled else None
 
 
 def prepare_rollback(
@@ -135,7 +152,8 @@ def observed(sightings: Sequence[Sighting]) -> dict[str, Observed]:
     return {sighting.device.name: Observed(sighting.state, sighting.problem) for sighting in sightings}
 
 
-def _selected(devices: Sequence[Device], query: str) -> tuple[Device, ...]:
+def selected(devices: Sequence[Device], query: str) -> tuple[Device, ...]:
+    """Those that a selector matches. Raises EdgectlError when it matches none."""
     wanted = selector.parse(query)
     found = tuple(device for device in devices if wanted.matches(device.labels, device.name))
     if not found:
@@ -149,7 +167,7 @@ def _selected(devices: Sequence[Device], query: str) -> tuple[Device, ...]:
 def _content(manifest: Manifest, resolved: Ladders) -> dict[str, Any]:
     """What makes two deploys the same release: the manifest's words and the bytes that they meant."""
     return {
-        "manifest": manifest.model_dump(mode="json"),
+        "manifest": manifest.content(),
         "artifacts": resolved.digests(),
     }
 
@@ -165,18 +183,22 @@ def _known(repository: Repository, manifest: str, content: Mapping[str, Any]) ->
     return same[-1] if same else None
 
 
-def desired_on(manifest: Manifest, resolved: Ladders, sighting: Sighting) -> Desired:
-    """What one device should serve, placed in the memory that it said it has."""
+def desired_on(
+    manifest: Manifest,
+    resolved: Ladders,
+    sighting: Sighting,
+    margins: Mapping[str, Margin] = MappingProxyType({}),
+) -> Desired:
+    """What one device should serve, placed in the memory that it said it has. `margins`: what was learned of classes
+    of devices (`Repository.margins`)."""
     if sighting.facts is None or sighting.state is None:
         return Desired(None)
-    memory = device_memory(sighting.facts, sighting.state.workers)
+    memory = device_memory(
+        sighting.facts, sighting.state.workers, strategy=manifest.rollout.strategy, margins=margins
+    )
     if sighting.facts.runtime.error:
         return Desired(None, refusal=f"its runtime does not work: {sighting.facts.runtime.error}")
-    wanted = [
-        (_request(model, resolved.models[model.name]), resolved.models[model.name].candidates)
-        for model in manifest.models
-    ]
-    results = place_all(wanted, memory)
+    results = place_all(requested(manifest, resolved), memory)
     refusals = [result for result in results if isinstance(result, Refusal)]
     if refusals:
         return Desired(
@@ -184,9 +206,11 @@ def desired_on(manifest: Manifest, resolved: Ladders, sighting: Sighting) -> Des
             refusal="; ".join(f"{refusal.model}: {refusal.reason}" for refusal in refusals),
             details=tuple(line for refusal in refusals for line in refusal.attempts),
             notes=memory.notes,
+            choices=results,
         )
     placed = [result for result in results if isinstance(result, Placed)]
-    return Desired(_device_release(manifest, resolved, placed), notes=_notes(memory.notes, placed))
+    release = _device_release(manifest, resolved, placed)
+    return Desired(release, notes=_notes(memory.notes, placed), choices=results)
 
 
 def _notes(memory: Sequence[str], placed: Sequence[Placed]) -> tuple[str, ...]:
@@ -200,6 +224,14 @@ def _gpu_notes(sighting: Sighting) -> tuple[str, ...]:
     return device_memory(sighting.facts, sighting.state.workers).notes
 
 
+def requested(manifest: Manifest, resolved: Ladders) -> list[Wanted]:
+    """What the manifest asks of every device, model by model, in its order."""
+    return [
+        (_request(model, resolved.models[model.name]), resolved.models[model.name].candidates)
+        for model in manifest.models
+    ]
+
+
 def _request(model: ModelSpec, ladder: Ladder) -> ModelRequest:
     return ModelRequest(
         name=model.name,
@@ -208,11 +240,12 @@ def _request(model: ModelSpec, ladder: Ladder) -> ModelRequest:
         context_want=model.context.want,
         parallel=model.parallel,
         cache=model.cache,
-        kv_type=model.kv_type,
+        kv_types=model.kv_types,
         gpu_layers=model.gpu_layers,
         order=model.order,
         adapters=ladder.adapters,
         pinned=model.residency.pinned,
+        min_tokens_per_second=model.min_tokens_per_second,
     )
 
 

@@ -69,11 +69,15 @@ def _from_bits(bits: float) -> float:
     return math.exp(math.log(low_kld) + share * (math.log(high_kld) - math.log(low_kld)))
 
 
+def good(facts: GgufFacts) -> bool:
+    """Whether a file is good enough that a smaller model is not the better choice (GOOD_KLD)."""
+    return divergence(facts) <= GOOD_KLD
+
+
 def rank(facts: GgufFacts) -> tuple[bool, int, float]:
     """A sort key, the best first: files that are good enough (GOOD_KLD), of those the model with more
     parameters, of those the file with less divergence; then the rest in the same order.
 
     Counted are the parameters of the blocks: the vocabulary's are in a file once or twice, and converters add
     small tensors of their own, which must not make one quantization of a model look larger than another."""
-    kld = divergence(facts)
-    return kld > GOOD_KLD, -facts.block_parameters, kld
+    return not good(facts), -facts.block_parameters, divergence(facts)

@@ -1,15 +1,18 @@
 """Several models on one device: which are in memory all the time, and which take turns. PURE.
 
-The choice of a candidate comes before company: a model is not given a lesser rung of its ladder so that another
-may stay in memory beside it. Whoever wants two models side by side lists rungs that fit side by side, or says
-less context.
+Models are placed together, see `company`; pinned ones first, and the others in what these leave. A model is not given
+a smaller size so that another may stay in memory beside it, unless both are pinned: before that, those that are not
+pinned take turns.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
+from edgectl.company import beside_each_other
 from edgectl.device_memory import DeviceMemory
-from edgectl.placement import Candidate, ModelRequest, Placed, Refusal, place
+from edgectl.placement import Candidate, ModelRequest, Placed, Refusal, place_on, placed
+from edgectl.steps import Requirements, requirements
 
 Wanted = tuple[ModelRequest, Sequence[Candidate]]
 
@@ -18,8 +21,8 @@ Wanted = tuple[ModelRequest, Sequence[Candidate]]
 class _Worker:
     """One model in memory, for all who ask for it in the same way: `members` are their places in the list."""
 
-    request: ModelRequest
-    candidates: tuple[Candidate, ...]
+    wanted: Requirements
+    pinned: bool
     members: tuple[int, ...]
     names: tuple[str, ...]
 
@@ -27,15 +30,15 @@ class _Worker:
 def place_all(wanted: Sequence[Wanted], memory: DeviceMemory) -> tuple[Placed | Refusal, ...]:
     """A result for each of `wanted`, in that order.
 
-    Pinned models are placed first, then the others in their order, each in what the ones before it leave. If
-    that does not work out for all, the models that are not pinned take turns: each has to fit alone beside the
-    pinned ones, and is placed on demand. Names that ask for the same model in the same way share its worker."""
-    workers = _workers(wanted)
-    pinned = [worker for worker in workers if worker.request.pinned]
-    others = [worker for worker in workers if not worker.request.pinned]
-    fixed, left = _one_after_another(pinned, memory)
-    rest, _ = _one_after_another(others, left)
-    if any(isinstance(result, Refusal) for result in rest):
+    Pinned models are placed first, then the others in what these leave. If those do not fit beside each other, they
+    take turns: each has to fit alone beside the pinned ones, and is placed on demand. Names that ask for the same
+    model in the same way share its worker. What the ladders need is worked out once for all devices."""
+    workers = _workers(tuple((request, tuple(candidates)) for request, candidates in wanted))
+    pinned = [worker for worker in workers if worker.pinned]
+    others = [worker for worker in workers if not worker.pinned]
+    fixed, left = _always_there(pinned, memory)
+    rest = _beside_each_other(others, left, keep_sizes=True)
+    if rest is None:
         rest = _by_turns(others, left, [name for worker in pinned for name in worker.names])
     results = {
         member: replace(result, model=wanted[member][0].name)
@@ -45,44 +48,57 @@ def place_all(wanted: Sequence[Wanted], memory: DeviceMemory) -> tuple[Placed | 
     return tuple(results[member] for member in range(len(wanted)))
 
 
-def _workers(wanted: Sequence[Wanted]) -> list[_Worker]:
+@lru_cache(maxsize=64)
+def _workers(wanted: tuple[tuple[ModelRequest, tuple[Candidate, ...]], ...]) -> tuple[_Worker, ...]:
     """In the order of their first members. A worker that one of its members wants pinned is pinned."""
     alike: list[tuple[ModelRequest, tuple[Candidate, ...], list[int]]] = []
     for place_in_list, (request, candidates) in enumerate(wanted):
-        asked, offered = replace(request, name="", pinned=False), tuple(candidates)
-        members = next((members for *known, members in alike if known == [asked, offered]), None)
+        asked = replace(request, name="", pinned=False)
+        members = next((members for *known, members in alike if known == [asked, candidates]), None)
         if members is None:
-            alike.append((asked, offered, [place_in_list]))
+            alike.append((asked, candidates, [place_in_list]))
         else:
             members.append(place_in_list)
     workers = []
     for asked, offered, members in alike:
         names = tuple(wanted[member][0].name for member in members)
         pinned = any(wanted[member][0].pinned for member in members)
-        workers.append(_Worker(replace(asked, name=names[0], pinned=pinned), offered, tuple(members), names))
-    return workers
+        workers.append(_Worker(requirements(asked, offered), pinned, tuple(members), names))
+    return tuple(workers)
 
 
-def _one_after_another(
+def _always_there(
     workers: Sequence[_Worker], memory: DeviceMemory
-) -> tuple[list[Placed | Refusal], DeviceMemory]:
-    """The results, and what is left beside all that were placed."""
-    results: list[Placed | Refusal] = []
-    for worker in workers:
-        result = place(worker.request, worker.candidates, memory)
-        results.append(result)
-        if isinstance(result, Placed):
+) -> tuple[Sequence[Placed | Refusal], DeviceMemory]:
+    """The results, and what is left beside all that were placed: together, or where that is not possible for all,
+    one after another."""
+    results = _beside_each_other(workers, memory, keep_sizes=False)
+    if results is not None:
+        for result in results:
             memory = _beside(result, memory)
-    return results, memory
+        return results, memory
+    each: list[Placed | Refusal] = []
+    for worker in workers:
+        each.append(place_on(worker.wanted, memory))
+        memory = _beside(each[-1], memory)
+    return each, memory
 
 
-def _beside(placed: Placed, memory: DeviceMemory) -> DeviceMemory:
-    on_gpu = placed.report.memory == "vram"
-    return memory.less(
-        gpu_uuid=placed.placement.gpu_uuid,
-        vram=placed.report.total if on_gpu else 0,
-        ram=placed.report.host if on_gpu else placed.report.total,
-    )
+def _beside_each_other(
+    workers: Sequence[_Worker], memory: DeviceMemory, *, keep_sizes: bool
+) -> Sequence[Placed | Refusal] | None:
+    if not workers:
+        return ()
+    if len(workers) == 1:
+        result = place_on(workers[0].wanted, memory)
+        return None if isinstance(result, Refusal) else (result,)
+    seats = beside_each_other([worker.wanted for worker in workers], memory, keep_sizes=keep_sizes)
+    return None if seats is None else [placed(seat.wanted, seat.memory, seat.walked) for seat in seats]
+
+
+def _beside(result: Placed | Refusal, memory: DeviceMemory) -> DeviceMemory:
+    found = result.walk.walked.found if result.walk else None
+    return memory if found is None else found.beside(memory)
 
 
 def _by_turns(
@@ -96,26 +112,33 @@ def _by_turns(
     for worker in workers:
         result = _spread(worker, memory, taken)
         if isinstance(result, Placed):
-            uuid = result.placement.gpu_uuid
-            taken[uuid] = taken.get(uuid, 0) + result.report.total
+            for uuid, size in _by_gpu(result).items():
+                taken[uuid] = taken.get(uuid, 0) + size
             results.append(replace(result, notes=(*result.notes, note), on_demand=True))
         else:
-            results.append(replace(result, reason=result.reason + beside))
+            results.append(replace(result, beside=beside))
     return results
 
 
 def _spread(worker: _Worker, memory: DeviceMemory, taken: dict[str | None, int]) -> Placed | Refusal:
     """Alone on the device, but of several GPUs that would do as well the one that the fewest others want: models
     on different GPUs need not take turns."""
-    best = place(worker.request, worker.candidates, memory)
+    best = place_on(worker.wanted, memory)
     if isinstance(best, Refusal) or best.placement.memory == "ram":
         return best
     as_good = [best]
     for gpu in memory.gpus:
-        other = place(worker.request, worker.candidates, replace(memory, gpus=(gpu,)))
+        other = place_on(worker.wanted, replace(memory, gpus=(gpu,)))
         if isinstance(other, Placed) and _same_but_for_the_gpu(other, best):
             as_good.append(other)
-    return min(as_good, key=lambda placed: taken.get(placed.placement.gpu_uuid, 0))
+    return min(as_good, key=lambda each: sum(taken.get(uuid, 0) for uuid in _by_gpu(each)))
+
+
+def _by_gpu(result: Placed) -> dict[str | None, int]:
+    """Bytes on each GPU, by uuid; in RAM as if that were one."""
+    if not result.placement.gpus:
+        return {result.placement.gpu_uuid: result.report.total}
+    return {gpu.uuid: part for gpu, part in zip(result.placement.gpus, result.report.parts, strict=True)}
 
 
 def _same_but_for_the_gpu(one: Placed, other: Placed) -> bool:

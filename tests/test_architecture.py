@@ -21,11 +21,15 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         "edgectl": """
             __main__
             cli
-            hub planning ladders delivery collect observe fleet fitting execute bootstrap doctor
+            hub planning ladders delivery collect observe fleet frontier_file execute bootstrap doctor
+            frontier_picture
+            frontier fleet_fit
+            fitting
             transport agent_client inventory catalog bundle
-            together
-            rollout plan placement device_memory quality manifest manifest_form manifest_problems yaml_source
-            selector settings sizes units layout
+            together company upgrades
+            rollout plan placement fit_grid rungs steps ways spreads curves wanted speed
+            device_memory memory_account quality manifest manifest_form manifest_problems yaml_source
+            selector settings sizes units layout margins
             errors
         """,
         "agent_daemon": """
@@ -33,8 +37,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
             service doctor dial
             gateway control_api listener checkin hub_connection
             activator reporting counting
+            judgement preflight loading bandwidth fitted
             probe residency serving runtime_probe supervisor activation store journal spool spool_file metrics
-            worker worker_process facts telemetry eviction
+            worker worker_process facts telemetry eviction free_memory
             gpus gpu_nodes grammar worker_messages metering exposition settings bodies service_manager logs changes room
             errors
         """,
@@ -45,7 +50,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "llama_cpp": ("agent_daemon.worker",),
     "jinja2": ("agent_daemon.worker.chat",),
     "pynvml": ("agent_daemon.gpus",),
-    "psutil": ("agent_daemon.facts", "agent_daemon.telemetry", "agent_daemon.service", "agent_daemon.worker"),
+    "psutil": ("agent_daemon.facts", "agent_daemon.telemetry", "agent_daemon.loading", "agent_daemon.worker"),
     "starlette": (
         "agent_daemon.gateway",
         "agent_daemon.control_api",
@@ -64,10 +69,12 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "packaging": ("edgectl.bundle.pins",),
     "typer": ("edgectl.cli", "edgectl.__main__"),
     "rich": ("edgectl.cli",),
+    "matplotlib": ("edgectl.frontier_picture",),
     "paramiko": ("edgectl.transport",),
 }
 PURE = (
     *("agent_daemon.activation", "agent_daemon.eviction", "agent_daemon.room"),
+    *("agent_daemon.judgement", "agent_daemon.fitted"),
     *("agent_daemon.worker.text", "agent_daemon.contract.fit"),
     *("agent_daemon.contract.fit_report", "agent_daemon.contract.gguf_adapter"),
     *(
@@ -75,7 +82,12 @@ PURE = (
         for name in ("need", "kv_cache", "compute", "serve_options", "fit_margin")
     ),
     *("edgectl.plan", "edgectl.rollout", "edgectl.placement", "edgectl.device_memory", "edgectl.quality"),
-    "edgectl.together",
+    *("edgectl.fit_grid", "edgectl.frontier", "edgectl.fleet_fit", "edgectl.upgrades"),
+    *(
+        f"edgectl.{name}"
+        for name in ("company", "rungs", "steps", "ways", "spreads", "curves", "wanted", "speed")
+    ),
+    *("edgectl.together", "edgectl.margins", "edgectl.memory_account"),
     *("edgectl.selector", "edgectl.sizes", "edgectl.layout", "edgectl.units", "edgectl.transport.target"),
     *("edgectl.bootstrap.machine", "edgectl.bootstrap.agent_settings"),
     *("edgectl.bundle.elf", "edgectl.bundle.launcher"),
@@ -230,7 +242,10 @@ def test_names_say_something_and_files_stay_short() -> None:
             "import agent_daemon.service",
             ("paramiko", "typer", "sqlmodel", "huggingface_hub", "llama_cpp", "numpy"),
         ),
-        ("import edgectl.cli.app", ("rich", "sqlmodel", "huggingface_hub", "sqlalchemy", "yaml", "paramiko")),
+        (
+            "import edgectl.cli.app",
+            ("rich", "sqlmodel", "huggingface_hub", "sqlalchemy", "yaml", "paramiko", "matplotlib"),
+        ),
         ("import edgectl.inventory.queries", ("sqlmodel", "sqlalchemy", "alembic", "pydantic")),
     ],
 )

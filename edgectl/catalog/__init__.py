@@ -11,7 +11,7 @@ Resolving reads headers only; `fetch` moves weights, and only then.
 from pathlib import Path
 
 from agent_daemon.contract.release import Artifact
-from edgectl.catalog.artifacts import ADAPTERS, MODELS, Kind, PinnedArtifact, Progress, silent
+from edgectl.catalog.artifacts import ADAPTERS, MODELS, PROJECTORS, Kind, PinnedArtifact, Progress, silent
 from edgectl.catalog.refs import FileRef, HfRef, PackageRef, Ref, parse_ref
 from edgectl.errors import CatalogError
 
@@ -25,6 +25,7 @@ __all__ = [
     "adapter",
     "fetch",
     "parse_ref",
+    "projector",
     "resolve",
     "silent",
 ]
@@ -42,10 +43,20 @@ def resolve(ref: Ref | str, *, base: Path, progress: Progress = silent) -> tuple
 def adapter(ref: Ref | str, *, base: Path, progress: Progress = silent) -> PinnedArtifact:
     """The LoRA adapter that a reference means, pinned as a model is. Raises CatalogError when there is none, or
     when the reference leaves open which."""
-    found = _resolve(parse_ref(ref) if isinstance(ref, str) else ref, base, ADAPTERS, progress)
+    return _only("adapter", ref, base, ADAPTERS, progress)
+
+
+def projector(ref: Ref | str, *, base: Path, progress: Progress = silent) -> PinnedArtifact:
+    """The projector (mmproj) that a reference means, which turns images or sound into what a model reads. Raises
+    CatalogError when there is none, or when the reference leaves open which."""
+    return _only("projector", ref, base, PROJECTORS, progress)
+
+
+def _only(what: str, ref: Ref | str, base: Path, kind: Kind, progress: Progress) -> PinnedArtifact:
+    found = _resolve(parse_ref(ref) if isinstance(ref, str) else ref, base, kind, progress)
     if len(found) > 1:
         names = ", ".join(each.artifact.files[0].name for each in found[:8])
-        raise CatalogError(f"{ref}: expected one adapter, found {len(found)}", f"there are: {names}")
+        raise CatalogError(f"{ref}: expected one {what}, found {len(found)}", f"there are: {names}")
     return found[0]
 
 

@@ -44,6 +44,10 @@ class Kind:
 
 MODELS = Kind(lambda facts: facts.unservable_reason, "cannot be served")
 ADAPTERS = Kind(unusable_reason, "cannot be used as an adapter")
+PROJECTORS = Kind(
+    lambda facts: None if facts.architecture == "clip" else "it is no projector for images or audio (mmproj)",
+    "cannot be used as a projector",
+)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("edgectl.cli.agent:app", "Make the agent ready for devices."),
     "manifest": ("edgectl.cli.manifest:app", "Check manifests and print their schema."),
     "model": ("edgectl.cli.model:app", "Look at models and what they need."),
+    "fleet": ("edgectl.cli.fleet:app", "See what a manifest comes to for the whole fleet."),
     "plan": ("edgectl.cli.plan:plan", "Show what a deploy would change, and change nothing."),
     "deploy": ("edgectl.cli.deploy:deploy", "Bring devices to what a manifest says."),
     "rollback": ("edgectl.cli.rollback:rollback", "Return devices to an earlier release."),

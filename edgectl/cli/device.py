@@ -58,7 +58,13 @@ def list_devices(ctx: typer.Context, output: Output = None, selector: Select = N
 
 @app.command()
 def show(ctx: typer.Context, name: Name, output: Output = None) -> None:
-    """Ask a device now: its facts, its release, its workers, what is quarantined."""
+    """Ask a device now: its facts, release, workers, memory, and what is quarantined.
+
+    Of each memory: what is free and what bounds that, what others use, how fast it is, and the margin that is kept
+    besides what a model is predicted to take, learned from the loads that were measured on devices of its kind. Then
+    the newest loads here, predicted and measured.
+    """
+    from edgectl.cli.device_memory_report import show_memories
     from edgectl.fleet import account
     from edgectl.inventory.repository import Repository
 
@@ -67,8 +73,10 @@ def show(ctx: typer.Context, name: Name, output: Output = None) -> None:
     if form_of(ctx, output) is Form.JSON:
         emit_json(document)
         return
-    for line in _lines(document, 0):
+    told_as_tables = ("memories", "loads")
+    for line in _lines({key: item for key, item in document.items() if key not in told_as_tables}, 0):
         say(line)
+    show_memories(document["memories"], document["loads"])
 
 
 @app.command()

@@ -63,7 +63,9 @@ def _line(manifest: "Manifest", model: "ModelSpec") -> str:
     context = f"{model.context.min} to {model.context.want} tokens"
     if model.context.min == model.context.want:
         context = f"{model.context.want} tokens"
+    floor = model.min_tokens_per_second
+    speed = "" if floor is None else f", at least {floor:g} tokens/s"
     return (
         f"{manifest.name}/{model.name}: {model.task} on {manifest.devices}; {source}; "
-        f"context {context}, {model.parallel} in parallel, KV {model.kv_type}, GPU layers {model.gpu_layers}"
+        f"context {context}, {model.parallel} in parallel, KV {model.kv_type}, GPU layers {model.gpu_layers}{speed}"
     )

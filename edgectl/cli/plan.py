@@ -23,11 +23,15 @@ def plan(
     output: Output = None,
     replan: Replan = False,
     retry: Retry = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show every rung that was weighed for each model, and why.")
+    ] = False,
 ) -> None:
     """Show what a deploy would change, and change nothing.
 
-    Ends with 0 when every device can have what the manifest says, 1 when some are refused, 3 when some are
-    unreachable and none is refused.
+    With -o json: for each device and model the candidate that was chosen, every one that was not, and the
+    arithmetic of both. Ends with 0 when every device can have what the manifest says, 1 when some are refused,
+    3 when some are unreachable and none is refused.
     """
     from edgectl.cli.plan_report import plan_document, show_plan
     from edgectl.inventory.repository import Repository
@@ -49,6 +53,8 @@ def plan(
     if form_of(ctx, output) is Form.JSON:
         emit_json(plan_document(prepared, known.number if known else None))
     else:
-        show_plan(prepared, f"as {known.label}, made before" if known else "as a new release")
+        show_plan(
+            prepared, f"as {known.label}, made before" if known else "as a new release", explain=explain
+        )
     outcomes = [step.outcome for step in prepared.plan.steps if step.outcome is not None]
     raise typer.Exit(exit_code(outcomes))

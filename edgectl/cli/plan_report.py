@@ -1,10 +1,14 @@
 """How plans and results look: rows for tables and documents for JSON, shared by plan, deploy and rollback."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from agent_daemon.contract.release import ServedModel
+from agent_daemon.contract.wire import Outcome
+from edgectl.cli.fleet_report import spoken
 from edgectl.cli.output import Column, say, show_table, talk
+from edgectl.cli.plan_ladders import ladder_documents, show_reasons, show_rungs
 from edgectl.execute import Result
 from edgectl.plan import Action, Plan, Step
 from edgectl.planning import Prepared
@@ -32,8 +36,8 @@ _RESULT_COLUMNS = (
 )
 
 
-def show_plan(prepared: Prepared, label: str) -> None:
-    """The plan as a table on stdout, with what needs saying under it."""
+def show_plan(prepared: Prepared, label: str, *, explain: bool = False) -> None:
+    """The plan as a table on stdout, with what needs saying under it; `explain` adds every rung of every ladder."""
     plan = prepared.plan
     say(f"{plan.manifest}: {label}")
     show_table([row for step in plan.steps for row in _rows(step)], _PLAN_COLUMNS)
@@ -44,6 +48,9 @@ def show_plan(prepared: Prepared, label: str) -> None:
             say(f"  {line}")
         for note in step.notes:
             say(f"{step.device}: {note}")
+    show_reasons(plan)
+    if explain:
+        show_rungs(plan)
     for warning in prepared.warnings:
         talk(f"warning: {warning}")
     say(totals(plan))
@@ -73,8 +80,15 @@ def plan_document(prepared: Prepared, release: int | None) -> dict[str, Any]:
 
 
 def show_results(results: Sequence[Result]) -> None:
-    """The end of a rollout as a table on stdout, one line for each device."""
+    """The end of a rollout as a table on stdout, one line for each device, and how many ended in which way."""
     show_table([result_document(result) for result in results], _RESULT_COLUMNS)
+    say(", ".join(f"{count} {spoken(outcome)}" for outcome, count in outcomes(results).items()))
+
+
+def outcomes(results: Sequence[Result]) -> dict[str, int]:
+    """How many devices ended with each outcome, of those that there were."""
+    found = Counter(result.outcome for result in results)
+    return {outcome.value: found[outcome] for outcome in Outcome if found[outcome]}
 
 
 def result_document(result: Result) -> dict[str, Any]:
@@ -99,6 +113,8 @@ def _step_document(step: Step) -> dict[str, Any]:
         "details": list(step.details),
         "notes": list(step.notes),
         "models": [_model_document(model) for model in (step.release.models if step.release else ())],
+        "kept": f"r{step.kept}" if step.kept else None,
+        "ladders": ladder_documents(step),
     }
 
 
@@ -142,6 +158,8 @@ def _rows(step: Step) -> list[dict[str, Any]]:
 def _model_row(model: ServedModel) -> dict[str, Any]:
     placement, residency = model.placement, model.residency
     place = [placement.memory.upper()]
+    if len(placement.gpus) > 1:
+        place.append(f"{len(placement.gpus)} GPUs")
     if placement.memory == "vram" and placement.gpu_layers < placement.layers:
         place.append(f"{placement.gpu_layers} of {placement.layers} layers")
     if residency.pinned or residency.on_demand:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from edgectl.cli.output import Form, bars, emit_json, talk
-from edgectl.cli.plan_report import result_document, show_results
+from edgectl.cli.plan_report import outcomes, result_document, show_results
 from edgectl.collect import collect
 from edgectl.delivery import Delivery, WeightSource
 from edgectl.execute import Halted, Moved, Noted, Result, run
@@ -51,6 +51,7 @@ def run_rollout(
                 "rollout": rollout.id,
                 "kind": kind,
                 "release": f"r{release}" if release else None,
+                "outcomes": outcomes(results),
                 "devices": [result_document(result) for result in results],
             }
         )

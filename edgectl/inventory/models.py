@@ -194,6 +194,39 @@ class WorkerEventRow(SQLModel, table=True):
     received_at: float
 
 
+class FittedRow(SQLModel, table=True):
+    """One load of a model on a device: its memory as it was predicted, and as it was measured. A larger `id` was
+    received later. `loaded_in` is a duration, `gpus` over how many a model is split."""
+
+    __tablename__ = "fitted"
+    __table_args__ = (
+        UniqueConstraint("device_id", "epoch", "seq", name="fitted_once"),
+        Index("fitted_device", "device_id", "id"),
+        Index("fitted_class", "device_class", "memory", "id", sqlite_where=text("measured IS NOT NULL")),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    device_id: int = Field(foreign_key="device.id")
+    epoch: str
+    seq: int
+    device_class: str
+    model: str
+    engine_key: str
+    memory: str
+    context: int
+    parallel: int
+    kv_type: str
+    gpu_layers: int
+    gpus: int
+    predicted: int
+    planned: int | None = None
+    measured: int | None = None
+    loaded_in: float | None = None
+    at: float
+    received_at: float
+
+
 class RejectedRecordRow(SQLModel, table=True):
     """A reported record that made no sense here; kept so that its loss is not silent."""
 

@@ -11,6 +11,7 @@ from agent_daemon.contract.wire import (
     USAGE_SUMS,
     ActivationEvent,
     Facts,
+    Fitted,
     Heartbeat,
     Record,
     RecordKind,
@@ -19,19 +20,25 @@ from agent_daemon.contract.wire import (
 )
 from edgectl.errors import InventoryError
 
-Body = Facts | Heartbeat | ActivationEvent | WorkerEvent | Usage
+Body = Facts | Heartbeat | ActivationEvent | WorkerEvent | Usage | Fitted
 LARGEST_INTEGER = 2**63 - 1
 """What a column can hold."""
 
 LARGEST_COUNT = 2**40
 """More than a device can count in one minute, and small enough that sums of it never overflow a column."""
 
-_TYPES: dict[RecordKind, type[Body]] = {
+LARGEST_MEMORY = 2**50
+"""Bytes: more than any model takes, and small enough that no difference of two overflows a column."""
+
+_MEMORIES = ("predicted", "planned", "measured")
+_COUNTS = ("context", "parallel", "gpu_layers", "gpus")
+_TYPES: dict[str, type[Body]] = {
     RecordKind.FACTS: Facts,
     RecordKind.HEARTBEAT: Heartbeat,
     RecordKind.ACTIVATION: ActivationEvent,
     RecordKind.WORKER: WorkerEvent,
     RecordKind.USAGE: Usage,
+    RecordKind.FITTED: Fitted,
 }
 
 
@@ -52,6 +59,8 @@ def read(record: Record) -> Body | Rejected:
         return Rejected("its time is not a number")
     if not _storable(record.body):
         return Rejected("it holds a number that no column can hold")
+    if record.kind not in _TYPES:
+        return Rejected("it is of a kind that this version does not know")
     try:
         body = _TYPES[record.kind].model_validate(record.body)
     except ValidationError as error:
@@ -65,6 +74,12 @@ def read(record: Record) -> Body | Rejected:
             wrong = [count for count in _counts(value) if not 0 <= count <= LARGEST_COUNT]
             if wrong:
                 return Rejected(f"{name}: {wrong[0]} is not a count")
+    if isinstance(body, Fitted):
+        for names, largest in ((_MEMORIES, LARGEST_MEMORY), (_COUNTS, LARGEST_COUNT)):
+            for name in names:
+                value = getattr(body, name)
+                if value is not None and not 0 <= value <= largest:
+                    return Rejected(f"{name}: {value} makes no sense")
     return body
 
 

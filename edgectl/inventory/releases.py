@@ -9,6 +9,7 @@ from sqlmodel import Session, col, select
 
 from agent_daemon.contract import digest as digests
 from agent_daemon.contract.release import DeviceRelease
+from agent_daemon.contract.wire import Outcome
 from edgectl.errors import InventoryError
 from edgectl.inventory.models import DeviceReleaseRow, ReleaseRow
 from edgectl.inventory.sessions import Sessions, device_id, find_device
@@ -79,6 +80,15 @@ class Releases(Sessions):
         """
         with self._transaction() as session:
             return stored_release(session, number, device_id(find_device(session, device)))
+
+    def outcome_of(self, number: int, device: str) -> Outcome | None:
+        """How a device's part of a release last ended; None when it has none, or was never asked to serve it.
+
+        Raises InventoryError for an unknown device.
+        """
+        with self._transaction() as session:
+            row = session.get(DeviceReleaseRow, (number, device_id(find_device(session, device))))
+            return Outcome(row.outcome) if row is not None and row.outcome else None
 
 
 def stored_release(session: Session, number: int, device: int) -> DeviceRelease | None:

@@ -13,12 +13,14 @@ from agent_daemon.contract.wire import (
     ActivationEvent,
     CheckIn,
     Facts,
+    Fitted,
     Heartbeat,
     Record,
     Usage,
     WorkerEvent,
 )
 from edgectl.inventory.devices import hear, store_facts
+from edgectl.inventory.fits import forget_old, stored_fit
 from edgectl.inventory.models import (
     ActivationEventRow,
     DeviceHeartbeatRow,
@@ -64,6 +66,7 @@ class Reports(Sessions):
                 if record.seq > cursor.seq:
                     intake.store(record)
                     cursor.seq = record.seq
+            intake.finish()
             cursor.received_at = now
             hear(device, now)
             return Ack(epoch=check_in.epoch, seq=cursor.seq)
@@ -82,6 +85,7 @@ class _Intake:
         self._now = now
         self._current = current
         """Whether this is the device's newest spool: an older one's facts say nothing about today."""
+        self._fitted = False
 
     def store(self, record: Record) -> None:
         body = read(record)
@@ -101,6 +105,11 @@ class _Intake:
         else:
             self._store(record, body)
 
+    def finish(self) -> None:
+        """To be called when all records are stored."""
+        if self._fitted:
+            forget_old(self._session, self._id)
+
     def _store(self, record: Record, body: Body) -> None:
         match body:
             case Usage():
@@ -118,6 +127,9 @@ class _Intake:
             case Facts():
                 if self._current:
                     store_facts(self._session, self._device, body, self._now, record.at)
+            case Fitted():
+                self._session.add(stored_fit(body, self._id, self._epoch, record, self._now))
+                self._fitted = True
             case ActivationEvent():
                 self._session.add(
                     ActivationEventRow(

@@ -7,11 +7,13 @@ Importing this costs over a second (SQLModel): commands import it inside the fun
 """
 
 from edgectl.inventory.devices import Devices
+from edgectl.inventory.fits import Fits
+from edgectl.inventory.holding import Holding
 from edgectl.inventory.releases import Releases
 from edgectl.inventory.reports import Reports
 from edgectl.inventory.rollouts import Rollouts
 from edgectl.inventory.tokens import Tokens
 
 
-class Repository(Devices, Releases, Rollouts, Reports, Tokens):
-    """Devices, releases, rollouts, reports and tokens on one file; each method is one transaction."""
+class Repository(Devices, Releases, Rollouts, Reports, Fits, Holding, Tokens):
+    """Devices, releases, rollouts, reports, measured loads and tokens on one file; each method is one transaction."""

@@ -83,3 +83,29 @@ class DeviceOutcome:
     bytes_moved: int
     seconds: float
     at: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One load of a model on a device: its memory as it was predicted, as llama.cpp planned it and as it was measured
+    (None: not known). Bytes, of the memory that it was placed in; `loaded_in` is a duration."""
+
+    model: str
+    device_class: str
+    memory: str
+    context: int
+    parallel: int
+    kv_type: str
+    gpu_layers: int
+    gpus: int
+    predicted: int
+    planned: int | None
+    measured: int | None
+    loaded_in: float | None
+    at: float
+    received_at: float
+
+    @property
+    def error_percent(self) -> float | None:
+        """The prediction against what was measured, in percent of that; negative: too little was predicted."""
+        return round((self.predicted - self.measured) * 100 / self.measured, 2) if self.measured else None

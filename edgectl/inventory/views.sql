@@ -178,6 +178,23 @@ SELECT c.model, c.measured, c.bucket, b.above, b.up_to, c.requests
 FROM counted c
 JOIN bound b ON b.bucket = c.bucket;
 
+-- fits: one row per load of a model on a device, as far as the device told: its memory, predicted and then measured. The
+-- newest 300 of each device are kept; also of devices since removed.
+--   device, model, device_class (what such figures are learned for: `NVIDIA L4, cuda`, or `RAM, x86_64`)
+--   memory (`vram` or `ram`), gpu_layers, gpus (how many it is split over), context, parallel, kv_type
+--   predicted, planned (by llama.cpp, before the weights were loaded), measured   bytes of that memory
+--   excess          measured beyond what was predicted: on a GPU the context that each process opens there is in it
+--   error_percent   predicted against measured, in percent of what was measured; negative: too little was predicted
+--   loaded_in       seconds
+--   sent_at (the device's clock), received_at
+CREATE VIEW fits AS
+SELECT d.name AS device, f.model, f.device_class, f.memory, f.gpu_layers, f.gpus, f.context, f.parallel, f.kv_type,
+       f.predicted, f.planned, f.measured, f.measured - f.predicted AS excess,
+       round((f.predicted - f.measured) * 100.0 / nullif(f.measured, 0), 2) AS error_percent,
+       f.loaded_in, f.at AS sent_at, f.received_at
+FROM fitted f
+JOIN device d ON d.id = f.device_id;
+
 -- events: what devices told, each once.
 --   device, kind (activation, worker, rejected), sent_at (the device's clock), received_at
 --   subject (`r12`, a model's name, or the kind of record), what (a state, started/ready/crashed/stopped)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from agent_daemon.contract.wire import Outcome
 from edgectl.execute import Cancelled, Emit, Event, Halted, Noted, Result, run
 from edgectl.plan import Action, Plan, Step
-from edgectl.rollout import Policy
+from edgectl.rollout import Policy, exit_code
 
 
 @dataclass
@@ -76,6 +76,14 @@ def test_unreachable_devices_do_not_halt() -> None:
     effects = Told(dict.fromkeys("ab", Outcome.UNREACHABLE))
     steps = plan(*((name, Action.DEPLOY) for name in "abc"))
     assert results(list(run(steps, Policy(max_parallel=1), effects)))["c"] is Outcome.SUCCEEDED
+
+
+def test_a_device_that_refuses_by_itself_does_not_halt() -> None:
+    effects = Told({"a": Outcome.REFUSED})
+    steps = plan(*((name, Action.DEPLOY) for name in "abc"))
+    events = list(run(steps, Policy(max_parallel=1, max_failures=0), effects))
+    assert results(events) == {"a": Outcome.REFUSED, "b": Outcome.SUCCEEDED, "c": Outcome.SUCCEEDED}
+    assert exit_code(results(events).values()) == 1
 
 
 def test_closing_the_events_cancels_what_is_being_delivered() -> None:

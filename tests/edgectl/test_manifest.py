@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from agent_daemon.contract import digest as digests
 from agent_daemon.contract.release import Access, Limits, Probe, Residency, Sampling, Strategy
 from edgectl import manifest, yaml_source
 from edgectl.errors import ManifestError
@@ -32,6 +33,7 @@ models:
     parallel: 4
     kv_type: q8_0
     gpu_layers: 20
+    min_tokens_per_second: 7.5
     sampling: {{temperature: 0, max_tokens: 64}}
     system_prompt: Be brief.
     adapters:
@@ -63,6 +65,7 @@ def test_everything_that_can_be_written_arrives() -> None:
                 parallel=4,
                 kv_type="q8_0",
                 gpu_layers=20,
+                min_tokens_per_second=7.5,
                 sampling=Sampling(temperature=0, max_tokens=64),
                 system_prompt="Be brief.",
                 adapters=(
@@ -105,6 +108,7 @@ def test_the_defaults() -> None:
         "auto",
     )
     assert model.context == Context(min=2048, want=8192)
+    assert (model.kv_types, model.min_tokens_per_second) == (("f16",), None)
     assert (model.adapters, model.limits, model.residency) == ((), Limits(), Residency())
 
 
@@ -120,6 +124,36 @@ def test_the_defaults() -> None:
 def test_one_bound_of_a_context_moves_the_others_default(written: str, low: int, high: int) -> None:
     (model,) = models(f"  m: {{source: file:x, context: {written}}}")
     assert model.context == Context(min=low, want=high)
+
+
+def test_an_automatic_kv_type_is_f16_and_then_q8_0() -> None:
+    auto, named = models("  m: {source: file:x, kv_type: auto}\n  n: {source: file:x, kv_type: q4_0}\n")
+    assert (auto.kv_type, auto.kv_types) == ("auto", ("f16", "q8_0"))
+    assert (named.kv_type, named.kv_types) == ("q4_0", ("q4_0",))
+
+
+def test_a_manifest_without_later_keys_keeps_the_content_that_it_had() -> None:
+    # as it was before there was any: the release that a device holds must be found again after an upgrade
+    text = """\
+version: 1
+name: office
+devices: role=laptop
+models:
+  assistant:
+    candidates: [file:a.gguf, file:b.gguf]
+    context: {min: 1024, want: 4096}
+    kv_type: q8_0
+    sampling: {temperature: 0}
+  vectors: {source: file:c.gguf, task: embeddings, context: 512}
+rollout: {strategy: replace}
+"""
+    content = {"manifest": manifest.parse(text, "m.yaml").content(), "artifacts": {}}
+    known = "sha256:a11a1ea07cf0aabb25417b4d322229b8d205df8e2102d4bab4d3b4e1249cf095"
+    encoded = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    assert digests.of_bytes(encoded) == known
+    faster = text.replace("    kv_type: q8_0\n", "    kv_type: q8_0\n    min_tokens_per_second: 5\n")
+    models_of = manifest.parse(faster, "m.yaml").content()["models"]
+    assert [model.get("min_tokens_per_second") for model in models_of] == [5.0, None]
 
 
 def test_models_keep_the_order_of_the_file() -> None:
@@ -248,6 +282,16 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
     max_leaves=20,
 )
+
+
+@pytest.mark.parametrize("odd", ["\u0085", "\u2028", "\u001b[31m"])
+def test_what_a_document_holds_never_begins_a_line_of_its_own(odd: str) -> None:
+    text = json.dumps({"version": odd, "name": "a", "devices": "all", f"key{odd}": 1})
+    with pytest.raises(ManifestError) as caught:
+        manifest.parse(text, "m.yaml")
+    lines = caught.value.message.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("m.yaml:1") and line.isprintable() for line in lines)
 
 
 @settings(deadline=None)

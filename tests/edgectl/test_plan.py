@@ -8,6 +8,7 @@ import pytest
 
 from agent_daemon.contract.release import Artifact, BlobRef, DeviceRelease, Placement, Predicted, ServedModel
 from agent_daemon.contract.wire import DeviceState, Quarantined
+from edgectl.placement import Refusal
 from edgectl.plan import Action, Desired, Observed, Plan, diff
 
 CASES = sorted((Path(__file__).parent.parent / "cases" / "plan").glob("*.json"))
@@ -83,3 +84,28 @@ def test_a_plan_counts_only_what_it_would_move() -> None:
     assert plan.bytes_to_move == 107
     assert [step.device for step in plan.having(Action.UNREACHABLE)] == ["c"]
     assert Plan("m", ()).bytes_to_move == 0
+
+
+def test_how_it_was_chosen_goes_with_every_step() -> None:
+    refused = Refusal("assistant", "needs 5 GiB")
+    one = release(1, {"big": 100})
+    state = DeviceState(agent_id="a")
+    serving = state.model_copy(update={"active": one.digest(), "active_number": 1})
+    barred = Quarantined(release=one.digest(), number=1, reason="slow", at=0)
+    desired = {name: Desired(one, choices=(refused,), kept=1) for name in ("new", "same", "barred")}
+    desired["none"] = Desired(None, "needs 5 GiB", choices=(refused,))
+    observed = {
+        "new": state,
+        "same": serving,
+        "barred": state.model_copy(update={"quarantine": (barred,)}),
+        "none": state,
+    }
+    plan = diff("m", desired, {name: Observed(each) for name, each in observed.items()})
+    assert [step.action for step in plan.steps] == [
+        Action.DEPLOY,
+        Action.UNCHANGED,
+        Action.REFUSE,
+        Action.REFUSE,
+    ]
+    assert [step.kept for step in plan.steps] == [1, 1, 1, None]
+    assert all(step.choices == (refused,) for step in plan.steps)

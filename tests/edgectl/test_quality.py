@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_daemon.contract.gguf import GgufFacts
-from edgectl.quality import KLD, divergence, rank
+from edgectl.quality import GOOD_KLD, KLD, divergence, good, rank
 from tests.support.ladders import facts
 
 
@@ -74,3 +74,11 @@ def test_tensors_outside_the_blocks_do_not_make_a_model_larger() -> None:
     plain = facts("llama-8b:Q8_0")
     padded = facts("llama-8b:Q4_K_M").model_copy(update={"parameter_count": plain.parameter_count * 2})
     assert rank(plain) < rank(padded)
+
+
+def test_good_files_end_at_about_three_and_a_half_bits() -> None:
+    assert [name for name, kld in KLD.items() if kld <= GOOD_KLD][-1] == "Q3_K_M"
+    assert good(of_type("Q3_K_M", bits=2.0))
+    assert not good(of_type("IQ3_M", bits=16.0))
+    assert good(of_type(None, bits=4.0))
+    assert not good(of_type(None, bits=3.4))

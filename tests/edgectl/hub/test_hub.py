@@ -170,7 +170,7 @@ def test_a_removed_devices_token_is_worth_nothing(
         report().replace(b"2000.0", b"1e999"),
         report(records=[{"seq": -1, "at": 1.0, "kind": "usage", "body": {}}]),
         report(records=[{"seq": 2**64, "at": 1.0, "kind": "usage", "body": {}}]),
-        report(records=[{"seq": 1, "at": 1.0, "kind": "gossip", "body": {}}]),
+        report(records=[{"seq": 1, "at": 1.0, "kind": "gossip!", "body": {}}]),
         report(records={"seq": 1}),
     ],
     ids=range(17),
@@ -204,6 +204,18 @@ def test_facts_of_another_agent_are_set_aside(hub: HubProcess, repository: Repos
     told = {"seq": 1, "at": 1.0, "kind": "facts", "body": facts("agent-lap").model_dump(mode="json")}
     assert hub.bring(token, report(records=[told], epoch="pretender"))[0] == 200
     assert repository.device("desk").agent_id == "agent-desk"
+
+
+def test_what_only_a_newer_agent_reports_holds_up_nothing(
+    hub: HubProcess, database: Path, token: str
+) -> None:
+    newer = {"seq": 1, "at": 1.0, "kind": "weather", "body": {"sunny": True}}
+    before = requests(database)
+    status, reply = hub.bring(
+        token, report(records=[newer, json.loads(usage(2, 3).model_dump_json())], epoch="newer")
+    )
+    assert (status, reply["ack"]) == (200, {"epoch": "newer", "seq": 2})
+    assert requests(database) == before + 3
 
 
 def test_a_body_of_100_mb_is_refused_before_it_is_read(hub: HubProcess, database: Path, token: str) -> None:

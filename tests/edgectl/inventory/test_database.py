@@ -40,7 +40,7 @@ def test_a_new_inventory_is_created_for_its_owner_alone(path: Path) -> None:
     assert database.inspect(path) is Condition.CURRENT
     assert path.stat().st_mode & 0o777 == 0o600
     assert run(path, "PRAGMA journal_mode") == [("wal",)]
-    assert run(path, "SELECT revision, edgectl_version FROM schema_change") == [("0004", "0.1.0")]
+    assert run(path, "SELECT revision, edgectl_version FROM schema_change") == [("0005", "0.1.0")]
     assert [file.name for file in path.parent.iterdir() if "before" in file.name] == []
 
 
@@ -77,7 +77,7 @@ def test_an_older_inventory_is_copied_and_migrated_with_its_data(path: Path) -> 
         rows = queries.device_status(connection)
     assert [(row["name"], row["requests"]) for row in rows] == [("d1", 6), ("d2", 0)]
 
-    copy = path.with_name("inventory.db.before-0004")
+    copy = path.with_name("inventory.db.before-0005")
     assert run(copy, "SELECT version_num FROM alembic_version") == [("0001",)]
     assert run(copy, "SELECT sum(requests) FROM usage") == [(6,)]
     assert copy.stat().st_mode & 0o777 == 0o600
@@ -119,11 +119,11 @@ def test_usage_of_0003_is_kept_row_by_row(path: Path) -> None:
 
 def test_a_copy_that_is_there_already_is_never_overwritten(path: Path) -> None:
     old_inventory(path)
-    precious = path.with_name("inventory.db.before-0004")
+    precious = path.with_name("inventory.db.before-0005")
     precious.write_text("an earlier copy")
     preparation.prepare(path)
     assert precious.read_text() == "an earlier copy"
-    assert run(path.with_name("inventory.db.before-0004.1"), "SELECT count(*) FROM device") == [(2,)]
+    assert run(path.with_name("inventory.db.before-0005.1"), "SELECT count(*) FROM device") == [(2,)]
 
 
 def test_reading_an_older_inventory_migrates_it_first(path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_file_that_is_no_database_is_refused_untouched(path: Path, content: by
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("revision", [None, "0001", "0004"])
+@pytest.mark.parametrize("revision", [None, "0001", "0005"])
 def test_another_applications_database_is_refused_untouched(path: Path, revision: str | None) -> None:
     path.parent.mkdir()
     run(path, "CREATE TABLE bookmarks (url TEXT)")
