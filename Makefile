@@ -10,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready$(if $(EDGECTL_ENGINE_INDEX),-$(firstword $(shell printf %s '$(EDGECTL_ENGINE_INDEX)' | cksum)))
 PINS := requirements/dev.txt requirements/model.txt $(wildcard edgectl/bundle/pins/*.txt)
 
-.PHONY: help setup demo test lint docs bench bench-serve soak pins clean lab-up lab-down
+.PHONY: help setup demo test lint docs bench bench-serve bench-fit soak pins clean lab-up lab-down
 
 help:
 	@echo "make demo    set up, serve a model on this machine, ask it a question, stop"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks in tests/bench"
 	@echo "make bench-serve  our serving beside other servers (tests/bench/README.md; ARGS=--quick and more)"
+	@echo "make bench-fit  what a model is predicted to take beside what llama.cpp takes (ARGS=--quick and more)"
 	@echo "make soak    mixed load for half an hour, and what must hold all the same (ARGS='--minutes 5')"
 	@echo "make docs    write docs/cli.md from the commands"
 	@echo "make pins    compile requirements/*.in and edgectl/bundle/pins/*.in anew"
@@ -53,6 +54,9 @@ bench: setup
 
 bench-serve: setup
 	@$(BIN)/python -m tests.bench.serve $(ARGS)
+
+bench-fit: setup
+	@$(BIN)/python -m tests.bench.fit $(ARGS)
 
 soak: setup
 	@$(BIN)/python -m tests.bench.serve.soak $(ARGS)
