@@ -19,11 +19,20 @@ from edgectl.ways import Kind, Space, find
 @dataclass(frozen=True, slots=True)
 class Seat:
     """One model beside the others: where its walk ended, `wanted` with the rungs that it may have in this company, and
-    the `memory` that the others leave it."""
+    the `memory` that the others leave it. `alone` is where its walk would end without them."""
 
     wanted: Requirements
     memory: DeviceMemory
     walked: Walked
+    alone: Walked
+
+    @property
+    def yields(self) -> bool:
+        """Whether it would have a better rung alone."""
+        here, alone = self.walked.found, self.alone.found
+        if here is None or alone is None:
+            return True
+        return (self.walked.step, here.place) != (self.alone.step, alone.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +210,7 @@ def _settled(
         if better.found is not None:
             now[number] = better
     return [
-        Seat(wanted, _left(now, number, memory), walked)
+        Seat(wanted, _left(now, number, memory), walked, alone[number])
         for number, (wanted, walked) in enumerate(zip(allowed, now, strict=True))
     ]
 

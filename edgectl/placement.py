@@ -110,8 +110,9 @@ def refused(wanted: Requirements, memory: DeviceMemory, walked: Walked) -> Refus
     return Refusal(name, walk=Walk(wanted, memory, walked))
 
 
-def placed(wanted: Requirements, memory: DeviceMemory, walked: Walked) -> Placed:
-    """What a walk found, as a placement on a device with this memory. It has to have found something."""
+def placed(wanted: Requirements, memory: DeviceMemory, walked: Walked, beside: str = "") -> Placed:
+    """What a walk found, as a placement on a device with this memory. It has to have found something. `beside` is
+    said where something does not fit: what takes the rest of the memory."""
     found, request = walked.found, wanted.request
     assert found is not None
     report = found.report(Space.of(memory))
@@ -132,7 +133,7 @@ def placed(wanted: Requirements, memory: DeviceMemory, walked: Walked) -> Placed
         found.curve.candidate,
         placement,
         report,
-        tuple(_notes(wanted, memory, walked, report)),
+        tuple(_notes(wanted, memory, walked, report, beside)),
         tokens_per_second=found.tokens_per_second,
         walk=Walk(wanted, memory, walked),
     )
@@ -147,7 +148,9 @@ def _gpus(found: Found) -> tuple[GpuLayers, ...]:
     )
 
 
-def _notes(wanted: Requirements, memory: DeviceMemory, walked: Walked, report: FitReport) -> list[str]:
+def _notes(
+    wanted: Requirements, memory: DeviceMemory, walked: Walked, report: FitReport, beside: str
+) -> list[str]:
     found, slow, request = walked.found, walked.slow, wanted.request
     assert found is not None
     candidate, context, cache = found.curve.candidate, found.context, found.curve.kv_type
@@ -160,13 +163,13 @@ def _notes(wanted: Requirements, memory: DeviceMemory, walked: Walked, report: F
         )
     elif context < request.context_want // CONTEXT_STEP * CONTEXT_STEP:
         same = faster and slow is not None and walked.slow_step == walked.step
-        why = f"is slower than {floor_of(request):g} tokens/s" if same else "does not fit"
+        why = f"is slower than {floor_of(request):g} tokens/s" if same else f"does not fit{beside}"
         notes.append(f"context {context} of the {request.context_want} wanted: more {why}")
     if missing := candidate.facts.truncated_by(candidate.artifact.size):
         notes.append(f"{candidate.label} is incomplete: {format_size(missing)} of its tensors are not in it")
     if cache != request.kv_types[0]:
         slower = faster and slow is not None and slow.curve.candidate is candidate
-        why = f"is slower than {floor_of(request):g} tokens/s" if slower else "does not fit"
+        why = f"is slower than {floor_of(request):g} tokens/s" if slower else f"does not fit{beside}"
         notes.append(
             f"KV cache of {cache}: with {request.kv_types[0]} even context {request.context_min} {why}"
         )
@@ -176,7 +179,7 @@ def _notes(wanted: Requirements, memory: DeviceMemory, walked: Walked, report: F
         )
     on_gpu = any(kind != "ram" for _, kind in wanted.every) and not (slow is not None and slow.gpus)
     if report.memory == "ram" and memory.gpus and on_gpu:
-        notes.append("in RAM, although the device has a GPU: no candidate fits into its free memory")
+        notes.append(f"in RAM, although the device has a GPU: no candidate fits into its free memory{beside}")
     if report.uncertain:
         notes.append(
             f"{candidate.label}: what it takes is uncertain ({report.uncertain}); {format_size(report.margin)} more "

@@ -15,10 +15,14 @@ from agent_daemon.contract.need import Need, Split, need
 from edgectl.curves import Curve, Role
 
 _TRIES = 4
+_USUAL = 4
+"""Layers from which on a part takes the same besides, however many it has: the output layer alone, or with one block, is
+another graph."""
 
 
 def whole(curve: Curve, place: int, rooms: Sequence[Room]) -> Split | None:
-    """All layers over these GPUs, as `fit.whole` finds it."""
+    """All layers over these GPUs, as `fit.whole` finds it. Where all blocks are alike it is worked out and not counted,
+    and whoever takes it has to see whether it holds."""
     return _found(curve, place, rooms, True, lambda: fits.whole(curve.facts, curve.options(place), rooms))
 
 
@@ -41,14 +45,16 @@ def _found(
         return None  # not even weights and cache alone
     roles = [(number == 0, number == len(budgets) - 1) for number in range(len(budgets))]
     known = curve.extras(place, every)
-    if every and curve.alike and curve.layers >= 2 * len(roles):
+    if every and curve.alike and curve.layers > _USUAL * len(roles):
         if any(role not in known for role in roles):
-            # two layers each, whatever the device, so that contexts share what is drawn for it
-            others = (2,) * (len(roles) - 1)
+            # the same split whatever the device, so that contexts share what is drawn for it
+            others = (_USUAL,) * (len(roles) - 1)
             _learn(
                 known, roles, need(curve.facts, curve.options(place), (curve.layers - sum(others), *others))
             )
-        return _filled(curve, place, budgets, [known[role] for role in roles], every)
+        likely = _filled(curve, place, budgets, [known[role] for role in roles], False)
+        if likely is not None and min(likely) >= _USUAL:
+            return likely if sum(likely) == curve.layers else None
     before: Split | None = None
     for _ in range(_TRIES):
         split = _filled(curve, place, budgets, [known.get(role, 0) for role in roles], every)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from edgectl.company import beside_each_other
+from edgectl.company import Seat, beside_each_other
 from edgectl.device_memory import DeviceMemory
 from edgectl.placement import Candidate, ModelRequest, Placed, Refusal, place_on, placed
 from edgectl.steps import Requirements, requirements
@@ -93,7 +93,22 @@ def _beside_each_other(
         result = place_on(workers[0].wanted, memory)
         return None if isinstance(result, Refusal) else (result,)
     seats = beside_each_other([worker.wanted for worker in workers], memory, keep_sizes=keep_sizes)
-    return None if seats is None else [placed(seat.wanted, seat.memory, seat.walked) for seat in seats]
+    if seats is None:
+        return None
+    return [_seated(seat, workers, number) for number, seat in enumerate(seats)]
+
+
+def _seated(seat: Seat, workers: Sequence[_Worker], number: int) -> Placed:
+    """With what it would have had without the others, where that is more."""
+    if not seat.yields:
+        return placed(seat.wanted, seat.memory, seat.walked)
+    others = [name for place, worker in enumerate(workers) if place != number for name in worker.names]
+    beside = f" beside {_listed(others)}"
+    result = placed(seat.wanted, seat.memory, seat.walked, beside)
+    alone = None if seat.alone.found is None else seat.alone.found.curve.candidate
+    if alone is None or alone == result.candidate:
+        return result
+    return replace(result, notes=(*result.notes, f"{alone.label} would fit alone, and does not{beside}"))
 
 
 def _beside(result: Placed | Refusal, memory: DeviceMemory) -> DeviceMemory:

@@ -4,6 +4,7 @@ Follows llama.cpp's source: `llama_kv_cache`, `llama_kv_cache_iswa`, `llama_memo
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agent_daemon.contract import architectures
 from agent_daemon.contract import sequences as shape
@@ -89,6 +90,31 @@ def _outputs(facts: GgufFacts, options: ServeOptions, ubatch: int) -> int:
     """Of a batch that embeds: each of its tokens. For a model that generates, llama.cpp makes batches no longer than the
     context."""
     return options.ubatch if facts.encoder_only else ubatch
+
+
+@lru_cache(maxsize=4096)
+def layer_caches(facts: GgufFacts, context: ContextShape) -> tuple[int, ...]:
+    """Bytes of the keys and values, or recurrent state, of each block, for all sequences."""
+    alike = _alike(facts)
+    sizes = {layer: layer_cache(facts, context, layer) for layer in set(alike)}
+    return tuple(sizes[layer] for layer in alike)
+
+
+@lru_cache(maxsize=256)
+def _alike(facts: GgufFacts) -> tuple[int, ...]:
+    """For each block the first one that holds as much."""
+    first: dict[tuple[object, ...], int] = {}
+    computed = facts.n_layers - facts.nextn_layers
+    return tuple(
+        first.setdefault(
+            (
+                *(facts.n_kv_heads[layer], facts.sliding_layers[layer], facts.recurrent_layers[layer]),
+                *(layer < facts.kv_layers, layer < computed),
+            ),
+            layer,
+        )
+        for layer in range(facts.n_layers)
+    )
 
 
 def layer_cache(facts: GgufFacts, context: ContextShape, layer: int) -> int:

@@ -15,7 +15,7 @@ from itertools import accumulate
 from agent_daemon.contract import architectures, compute
 from agent_daemon.contract.gguf_facts import GgufFacts
 from agent_daemon.contract.graph_plan import blocks
-from agent_daemon.contract.kv_cache import ContextShape, layer_cache
+from agent_daemon.contract.kv_cache import ContextShape, layer_caches
 from agent_daemon.contract.serve_options import ServeOptions
 
 Split = tuple[int, ...]
@@ -61,7 +61,7 @@ def need(facts: GgufFacts, options: ServeOptions, split: Split = ()) -> Need:
         raise ValueError(f"{split} is no split of {layers(facts)} layers")
     context = ContextShape.of(facts, options)
     files = (facts, *options.adapters)
-    caches = _caches(facts, context)
+    caches = layer_caches(facts, context)
     outputs = 4 * context.outputs * (facts.n_vocab + (facts.n_embd if options.task == "embeddings" else 0))
     first = layers(facts) - sum(split)
     uncertain = _uncertain(facts)
@@ -93,11 +93,6 @@ def need(facts: GgufFacts, options: ServeOptions, split: Split = ()) -> Need:
         gpus.append(Share(weights, sum(caches[part.start : part.stop]), buffer, adapters))
         start += count
     return _with_margin(Need(host, tuple(gpus), margin=_seam(facts, options, context, on_host)), uncertain)
-
-
-@lru_cache(maxsize=4096)
-def _caches(facts: GgufFacts, context: ContextShape) -> tuple[int, ...]:
-    return tuple(layer_cache(facts, context, layer) for layer in range(facts.n_layers))
 
 
 _RESULTS_AT_A_SEAM = 4

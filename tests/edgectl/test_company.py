@@ -54,6 +54,9 @@ def test_contexts_give_way_first_and_in_the_same_proportion() -> None:
         assert 4096 < each.placement.context < 32768
         assert not each.on_demand
         assert each.placement.kv_type == "f16"
+        other = "b" if each is first else "a"
+        context = each.placement.context
+        assert each.notes == (f"context {context} of the 32768 wanted: more does not fit beside {other}",)
     # what one would have had alone does not come out of the other's share
     assert abs(first.placement.context - second.placement.context) <= 1024
 
@@ -85,6 +88,7 @@ def test_then_the_type_of_the_cache_and_then_the_quantization() -> None:
     stepped = placed(place_all([(wanted[0][0], LLAMA), wanted[1]], less))
     assert [each.on_demand for each in stepped] == [False, False]
     assert [each.candidate for each in stepped] == [LLAMA[1], QWEN[0]]
+    assert stepped[0].notes[-1] == "llama-8b-Q8_0.gguf would fit alone, and does not beside b"
 
 
 def test_before_a_smaller_model_they_take_turns() -> None:
@@ -100,6 +104,18 @@ def test_what_can_only_be_on_a_gpu_has_it_before_what_may_be_in_ram() -> None:
     first, second = placed(place_all([(anywhere, LLAMA[:1]), (all_on_gpus("b", 4096), QWEN[:1])], on(9)))
     assert (first.placement.memory, second.placement.memory) == ("ram", "vram")
     assert (first.on_demand, second.on_demand) == (False, False)
+
+
+def test_what_does_not_fit_alone_either_is_not_blamed_on_the_others() -> None:
+    # a GPU without a uuid is not one of several that a model is split over
+    memory = DeviceMemory(
+        gpus=(GpuMemory(0, "GPU-0", None, 8 * GIB), GpuMemory(1, None, None, 4 * GIB)), ram_free=24 * GIB
+    )
+    wanted = [(all_on_gpus("a", 131072), LLAMA[1:]), (all_on_gpus("b", 8192), ladder("llama-1b:Q8_0"))]
+    first, second = placed(place_all(wanted, memory))
+    assert [first.placement.gpu_uuid, second.placement.gpu_uuid] == ["GPU-0", None]
+    assert first.notes == (f"context {first.placement.context} of the 131072 wanted: more does not fit",)
+    assert second.notes == ()
 
 
 def test_the_other_gpu_is_used_before_anybody_gives_anything_up() -> None:
