@@ -21,6 +21,7 @@ from edgectl.placement import AttachedAdapter, ModelRequest, Placed, Refusal, pl
 from edgectl.quality import rank
 from edgectl.sizes import parse_size
 from edgectl.together import place_all
+from edgectl.wanted import GpuLayers
 from tests.support.adapter_files import write_adapter
 from tests.support.ladders import candidate, facts, ladder
 
@@ -309,7 +310,8 @@ def test_more_memory_of_one_kind_never_gives_a_worse_candidate(
     request: ModelRequest, one: int, other: int
 ) -> None:
     low, high = sorted((one, other))
-    for kind, layers in (("ram", 0), ("vram", "all")):
+    kinds: tuple[tuple[str, GpuLayers], ...] = (("ram", 0), ("vram", "all"))
+    for kind, layers in kinds:
         wanted = replace(request, gpu_layers=layers)
         small, large = (
             place(wanted, LADDER, on(None, free) if kind == "ram" else on(free, 64 * GIB))

@@ -66,7 +66,8 @@ def taken(placed: Sequence[Placed], memory: DeviceMemory) -> tuple[dict[str | No
             ram += report.total + report.margin + memory.ram_margin
             continue
         ram += report.host
-        uuids = [gpu.uuid for gpu in each.placement.gpus] or [each.placement.gpu_uuid]
+        uuids: list[str | None] = [gpu.uuid for gpu in each.placement.gpus]
+        uuids = uuids or [each.placement.gpu_uuid]
         for uuid, part in zip(uuids, report.parts, strict=True):
             share = part + report.margin // len(uuids) + kept[uuid]
             vram[uuid] = vram.get(uuid, 0) + share
