@@ -54,10 +54,11 @@ def drawing(facts: GgufFacts, segment: Segment) -> Drawing:
     computed = facts.n_layers - facts.nextn_layers
     start, stop = segment.layers.start, min(segment.layers.stop, computed)
     own = min(start + segment.borrowed, stop)
-    alike, alike_in_bytes = _kinds(facts, sized=False), _kinds(facts, sized=True)
+    alike, largest = _kinds(facts)
     everything = range(computed) if segment.begins == "tokens" else range(start, stop)
     return Drawing(
-        borrowed=_telling(alike_in_bytes, range(start, own), last=computed - 1),
+        # of blocks alike, one of the largest: which of their tensors are in better types differs
+        borrowed=tuple(largest[kind] for kind in _telling(alike, range(start, own), last=computed - 1)),
         own=_telling(alike, range(own, stop), last=computed - 1),
         before=alike[start - 1] if segment.begins == "host" and start else None,
         inputs=tuple(sorted({alike[layer] for layer in everything})),
@@ -82,17 +83,24 @@ def _telling(kinds: tuple[int, ...], layers: range, *, last: int) -> tuple[int, 
 
 
 @lru_cache(maxsize=256)
-def _kinds(facts: GgufFacts, *, sized: bool) -> tuple[int, ...]:
-    """For each block the first one of its kind; with `sized` their tensors are of the same bytes, too."""
+def _kinds(facts: GgufFacts) -> tuple[tuple[int, ...], dict[int, int]]:
+    """For each block the first one of its kind; and for each of those the one of that kind with the most bytes."""
     first: dict[tuple[object, ...], int] = {}
-    return tuple(
+    tensors = blocks(facts)
+    kinds = tuple(
         first.setdefault(
             (
-                tuple(sorted((name, shape if sized else shape[:2]) for name, shape in tensors.items())),
+                tuple(sorted((name, shape[:2]) for name, shape in block.items())),
                 *(facts.sliding_layers[layer], facts.n_kv_heads[layer], facts.recurrent_layers[layer]),
                 layer < facts.kv_layers,
             ),
             layer,
         )
-        for layer, tensors in enumerate(blocks(facts))
+        for layer, block in enumerate(tensors)
     )
+    sizes = [sum(shape.size for shape in block.values()) for block in tensors]
+    largest: dict[int, int] = {}
+    for layer, kind in enumerate(kinds):
+        if sizes[layer] > sizes[largest.setdefault(kind, layer)]:
+            largest[kind] = layer
+    return kinds, largest
