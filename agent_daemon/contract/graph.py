@@ -117,8 +117,16 @@ def _copies(plan: Plan, told: Drawing) -> tuple[Result, ...]:
             return copied(rows), copied(rows)
         case "host":
             before = Block() if told.before is None else blocks(facts)[told.before]
-            if "ffn_gate_inp" in before and not any(name in before for name in _AFTER_EXPERTS):
-                return copied((facts.n_embd, experts_used(facts), tokens)), copied(rows)
+            if "ffn_gate_inp" in before:
+                # results of the mixture that are copied and kept; how many was found by measuring
+                shared = any(name in before for name in _AFTER_EXPERTS)
+                used = experts_used(facts)
+                if "ffn_down_exps.bias" not in before:
+                    for _ in range(1 if shared else max(0, used - 2) // 2):
+                        tape.input(4 * facts.n_embd * tokens)
+                    tape.input(0 if shared else 4 * used * tokens)
+                if not shared:
+                    return copied((facts.n_embd, used, tokens)), copied(rows)
             return copied(rows), copied(rows)
 
 

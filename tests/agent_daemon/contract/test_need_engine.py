@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent_daemon.contract.need import layers
+from agent_daemon.contract.need import layers, need
 from tests.bench.fit.figures import figures
 from tests.bench.fit.grid import grid, pairs, splits
+from tests.bench.fit.headers import read, write
+from tests.bench.fit.relatives import RELATIVES
 from tests.bench.fit.shapes import MODELS, made
-from tests.bench.fit.truth import Setting
+from tests.bench.fit.truth import Setting, measure
 from tests.support.rpc_devices import Devices, devices
 
 pytestmark = pytest.mark.engine
@@ -28,7 +30,25 @@ def test_ram_holds_what_was_counted(name: str, tmp_path: Path) -> None:
     settings = grid(name)[-2:] if MODELS[name].encodes else USUAL
     seen = list(pairs(name, tmp_path, settings))
     assert [pair.truth.refused for pair in seen] == [None] * len(settings)
-    assert figures(seen).broken() == ()
+    if name == "gemma-3n-e2b":
+        # its graph is not drawn: it is said to be uncertain, and what it takes is within its margin
+        for pair in seen:
+            assert pair.predicted.uncertain
+            assert pair.total < pair.truth.total <= pair.total + pair.predicted.margin
+    else:
+        assert {pair.predicted.uncertain for pair in seen} == {None}
+        assert figures(seen).broken() == ()
+
+
+@pytest.mark.parametrize("arch", RELATIVES)
+def test_a_relative_computes_with_what_was_drawn(arch: str, tmp_path: Path) -> None:
+    paths = write(tmp_path, arch, RELATIVES[arch])
+    setting = Setting(8192, 4)
+    wanted = need(read(paths), setting.options(embeds=False))
+    (truth,) = measure(paths[0], (setting,))
+    assert wanted.uncertain is None
+    assert (wanted.host.weights, wanted.host.kv_cache) == (truth.host.weights, truth.host.kv_cache)
+    assert wanted.host.compute == pytest.approx(truth.host.compute, rel=0.05)
 
 
 @pytest.fixture(scope="module")
