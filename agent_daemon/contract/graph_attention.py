@@ -161,7 +161,7 @@ def _latent(plan: Plan, tensors: Block, normed: Result) -> Result:
         else:
             cells = plan.context.stream_cells(sliding=False, encoder=False, tokens=tokens)
             scores = tape.alter(tape.make(query.view(), rows=(cells, tokens, heads)), *plan.read(plan.mask))
-            values = tape.make(rows=(), size=2 * cells * rank)
+            values = tape.make(rows=(), size=2 * plan.context.cells * rank)
             mixed = tape.make(values, scores, rows=(rank, tokens, heads))
             unpacked = tape.make(mixed, rows=(value_length, tokens, heads))
             attended = tape.make(unpacked.view(), rows=(value_length * heads, tokens))
