@@ -116,9 +116,9 @@ def _attended(plan: Plan, query: Result, key: Result | None, value: Result | Non
         halves = [tape.make(each.view(), rows=(), size=_bytes(each) // 2) for each in own]
         return tape.make(query.view(), *halves, *mask, rows=rows)
     cells = plan.context.stream_cells(sliding=heads.sliding, encoder=plan.facts.encoder_only, tokens=tokens)
+    turned = [tape.make(each.view(), rows=each.shape) for each in own[1:]]
     scores = tape.make(*(each.view() for each in own[:1]), query.view(), rows=(cells, tokens, heads.queries))
     scores = tape.alter(scores, *mask)
-    turned = [tape.make(each.view(), rows=each.shape) for each in own[1:]]
     mixed = tape.make(*turned, scores, rows=(heads.value, tokens, heads.queries))
     return tape.make(mixed.view(), rows=rows)
 
@@ -160,8 +160,8 @@ def _latent(plan: Plan, tensors: Block, normed: Result) -> Result:
             attended = tape.make(unpacked.view(), rows=(value_length * heads, tokens))
         else:
             cells = plan.context.stream_cells(sliding=False, encoder=False, tokens=tokens)
-            scores = tape.alter(tape.make(query.view(), rows=(cells, tokens, heads)), *plan.read(plan.mask))
             values = tape.make(rows=(), size=2 * plan.context.cells * rank)
+            scores = tape.alter(tape.make(query.view(), rows=(cells, tokens, heads)), *plan.read(plan.mask))
             mixed = tape.make(values, scores, rows=(rank, tokens, heads))
             unpacked = tape.make(mixed, rows=(value_length, tokens, heads))
             attended = tape.make(unpacked.view(), rows=(value_length * heads, tokens))
