@@ -31,6 +31,11 @@ def fitted(
         gpus=max(1, len(placement.gpus)),
         predicted=placement.predicted.total,
         planned=expected,
-        measured=status.vram_bytes if on_gpu else status.ram_bytes,
+        measured=status.vram_bytes if on_gpu else _in_ram(status),
         loaded_in=seconds,
     )
+
+
+def _in_ram(status: WorkerStatus) -> int | None:
+    """Without the pages that the kernel may drop because what is in them was laid out anew elsewhere."""
+    return None if status.ram_bytes is None else max(0, status.ram_bytes - status.ram_repacked_bytes)

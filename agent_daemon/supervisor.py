@@ -267,6 +267,7 @@ class Supervisor:
             predicted_bytes=placement.predicted.total,
             ram_bytes=ram,
             ram_private_bytes=private,
+            ram_repacked_bytes=seat.ready.ram_repacked_bytes if seat.ready else 0,
             gpu_vram=vram or {},
             vram_bytes=_placed_vram(placement, vram),
             tokens_per_second=seat.tokens_per_second,

@@ -167,6 +167,8 @@ class Ready(_Message):
     simulated_offload: bool = False
     ram_bytes: int
     ram_private_bytes: int
+    ram_repacked_bytes: int = 0
+    """Weights that llama.cpp laid out anew for the CPU: private memory, beside their pages of the mapped file."""
     tools: bool = False
     """Whether the model's chat template declares tools."""
 

@@ -52,6 +52,8 @@ class WorkerStatus(Message):
     """Resident memory that loading added to the process, mapped weights included."""
     ram_private_bytes: int | None = None
     """The part of it that the kernel cannot take back: what a restart would free."""
+    ram_repacked_bytes: int = 0
+    """Weights that are resident twice: laid out anew, and in pages of the file that nobody reads any more."""
     vram_bytes: int | None = None
     tokens_per_second: float | None = None
     active_requests: int = 0

@@ -108,6 +108,7 @@ def _serve(fd: int) -> int:
             simulated_offload=runtime.simulating() and load.gpu_layers > 0,
             ram_bytes=total - before_total,
             ram_private_bytes=private - before_private,
+            ram_repacked_bytes=model.repacked_bytes(),
             tools=isinstance(worker, Engine) and worker.prompts.declares_tools,
         )
     )

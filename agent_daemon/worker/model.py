@@ -7,8 +7,9 @@ from typing import Any
 import llama_cpp
 
 from agent_daemon.worker import opening
+from agent_daemon.worker.breakdown import breakdown
 from agent_daemon.worker.opening import LoadError
-from agent_daemon.worker.runtime import EngineLog
+from agent_daemon.worker.runtime import EngineLog, load_backends
 from agent_daemon.worker_messages import AdapterFile, Load
 
 _COMPLETE_VOCABULARIES = (llama_cpp.LLAMA_VOCAB_TYPE_SPM, llama_cpp.LLAMA_VOCAB_TYPE_BPE)
@@ -43,6 +44,11 @@ class Model:
         if not loaded:
             raise LoadError(f"the adapter {file.name} was refused: {log.reason()}")
         return loaded
+
+    def repacked_bytes(self) -> int:
+        """Weights that llama.cpp has laid out anew for the CPU's instructions; 0 where it does not say."""
+        parts = breakdown(self.ctx, load_backends()) or ()
+        return sum(part.weights for part in parts if part.host and part.name.endswith("_REPACK"))
 
     def use_adapter(self, name: str | None) -> None:
         """From the next batch on computes with this adapter, or with none. Raises KeyError for an unknown one."""

@@ -135,7 +135,9 @@ def test_every_device_is_measured_in_its_order_and_ram_is_told_apart() -> None:
     remote = [each for each in found if not each.ram]
     assert [each.name[:3] for each in remote] == ["RPC", "RPC"]
     assert by_gpu(found, (gpu(0), gpu(1)), ("a", "b")) == (None, None)
-    assert all(10**7 < each.bytes_per_second < 10**13 for each in found)
+    # a device on loopback answers before it has computed: how fast it was says nothing
+    assert [10**7 < each.bytes_per_second < 10**13 for each in found if each.ram] == [True]
+    assert all(each.bytes_per_second > 0 for each in remote)
 
 
 @pytest.mark.engine

@@ -78,11 +78,11 @@ def refused_by_llama(folder: Path) -> Path:
     return target
 
 
-def silent(folder: Path) -> Path:
+def silent(folder: Path, source: Path | None = None, name: str = "silent.gguf") -> Path:
     """A model that loads and answers nothing: with its last norm all zeros every token is as likely, and the
-    first of the vocabulary, which is the one chosen, ends the answer."""
-    target = folder / "silent.gguf"
-    target.write_bytes(quickstart_model().read_bytes())
+    first of the vocabulary, which is the one chosen, ends the answer. Made of the quickstart model, or of another."""
+    target = folder / name
+    target.write_bytes((source or quickstart_model()).read_bytes())
     reader = gguf.GGUFReader(str(target), "r+")
     norm = next(tensor for tensor in reader.tensors if tensor.name == "output_norm.weight")
     norm.data[:] = np.zeros_like(norm.data)
