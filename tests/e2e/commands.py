@@ -85,10 +85,10 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> Done:
 
 
 def listing(state_dir: Path) -> dict[str, tuple[int, int]]:
-    """Every file below an agent's state directory with its size (bytes) and time of change (ns), except the
-    report spool, which each collection of reports writes to."""
+    """Every file below an agent's state directory with its size (bytes) and time of change (ns), except what
+    the agent writes by itself: the report spool, and how fast its memory is once that was measured."""
     return {
         str(path.relative_to(state_dir)): (path.stat().st_size, path.stat().st_mtime_ns)
         for path in state_dir.rglob("*")
-        if path.is_file() and not path.name.startswith("spool.db")
+        if path.is_file() and not path.name.startswith(("spool.db", "bandwidth."))
     }
