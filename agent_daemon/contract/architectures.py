@@ -225,4 +225,5 @@ DRAWN = frozenset(
         *("orion", "nemotron", "qwen2moe", "granitemoe", "olmoe", "ernie4_5-moe", "glm4moe", "dots1"),
     }
 )
-"""Those whose graph, as it is drawn here, was compared with what llama.cpp says that it needs (`make bench-fit`)."""
+"""Those whose graph, as it is drawn here, was compared with what llama.cpp says that it needs: the published models by
+`make bench-fit`, the relatives by tests with small models."""

@@ -1,8 +1,9 @@
 """How many bytes serving a model takes, and of which memory. PURE: no device, no free memory.
 
-All sizes are bytes. The worker is configured to match: n_ctx and n_seq_max of `kv_cache.ContextShape`, kv_unified
-on, swa_full off, flash attention on, n_batch = n_ubatch = ubatch (at most n_ctx), n_outputs_max = n_seq_max (for
-embeddings: ubatch), mmap on, the cache beside its layer, an adapter's tensors beside those that they change.
+All sizes are bytes. The worker is configured to match the defaults of `ServeOptions`: n_ctx and n_seq_max of
+`kv_cache.ContextShape`, kv_unified on, swa_full off, flash attention on, n_batch = n_ubatch = ubatch (at most n_ctx),
+n_outputs_max = n_seq_max (for embeddings: ubatch), mmap on, the cache beside its layer, an adapter's tensors beside those
+that they change.
 
 Weights and cache follow llama.cpp's source (`llama_model_base::load_tensors`, see `kv_cache`).
 """
@@ -96,6 +97,7 @@ def need(facts: GgufFacts, options: ServeOptions, split: Split = ()) -> Need:
 
 
 _RESULTS_AT_A_SEAM = 4
+"""As wide as the model, for each token of a batch: the most that was seen was three."""
 
 
 def _seam(facts: GgufFacts, options: ServeOptions, context: ContextShape, on_host: range) -> int:
@@ -155,8 +157,8 @@ def _twice(facts: GgufFacts) -> int:
 
 
 def _projector(options: ServeOptions) -> int:
-    """A projector's weights, and as much again as a quarter of them for what it computes with: its graph is another
-    library's, and is not drawn."""
+    """A projector's weights, and a quarter more for what it computes with: an allowance, not a figure that was measured,
+    because its graph is another library's and is not drawn."""
     if options.projector is None:
         return 0
     return options.projector.tensor_bytes * 5 // 4

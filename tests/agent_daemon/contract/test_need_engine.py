@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent_daemon.contract import architectures
 from agent_daemon.contract.need import layers, need
 from tests.bench.fit.figures import figures
 from tests.bench.fit.grid import grid, pairs, splits
@@ -23,6 +24,12 @@ USUAL = (
     Setting(2048, 1, "q8_0"),
     Setting(2048, 4, flash_attention=False),
 )
+
+
+def test_no_architecture_is_called_certain_that_is_not_compared_here() -> None:
+    compared = {model.arch for model in (*MODELS.values(), *RELATIVES.values())}
+    assert compared - architectures.DRAWN == {"gemma3n"}
+    assert compared >= architectures.DRAWN
 
 
 @pytest.mark.parametrize("name", MODELS)
