@@ -1,5 +1,8 @@
 """Messages and releases for tests of the inventory, with only what a test does not care about filled in."""
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from agent_daemon.contract.release import (
@@ -13,6 +16,12 @@ from agent_daemon.contract.release import (
 from agent_daemon.contract.wire import CheckIn, Facts, GpuFacts, Record, RecordKind, RuntimeFacts
 
 GIB = 1 << 30
+
+
+def select(path: Path, sql: str) -> list[tuple[object, ...]]:
+    """The rows of a query of the database file, as anybody may ask it."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
 
 
 def digest(letter: str) -> str:

@@ -15,3 +15,9 @@ def path(tmp_path: Path) -> Path:
 def inventory(path: Path) -> Iterator[Repository]:
     with Repository(path) as repository:
         yield repository
+
+
+@pytest.fixture
+def desk(inventory: Repository) -> Repository:
+    inventory.add_device("desk", {"kind": "local"})
+    return inventory

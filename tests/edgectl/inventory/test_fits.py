@@ -1,7 +1,5 @@
 """Measured loads: each stored once, the newest of each device kept, and margins of a class over all its devices."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from edgectl.errors import InventoryError
 from edgectl.inventory.fits import KEPT, NEWEST_OF_EACH_CLASS
 from edgectl.inventory.repository import Repository
 from edgectl.margins import ALLOWANCE, Margin
-from tests.support.inventory_messages import check_in, digest, record, usage
+from tests.support.inventory_messages import check_in, digest, record, select, usage
 
 L4 = "NVIDIA L4, cuda"
 
@@ -34,17 +32,6 @@ def fitted(seq: int, **more: Any) -> Record:
         "loaded_in": 2.5,
     }
     return record(seq, RecordKind.FITTED, **{**body, **more})
-
-
-@pytest.fixture
-def desk(inventory: Repository) -> Repository:
-    inventory.add_device("desk", {"kind": "local"})
-    return inventory
-
-
-def select(path: Path, sql: str) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
 
 
 def test_a_load_is_kept_whole(desk: Repository, path: Path) -> None:

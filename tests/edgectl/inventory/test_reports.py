@@ -1,8 +1,6 @@
 """Reports: stored once, however often, in whatever pieces and whatever else happens in between."""
 
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,21 +17,11 @@ from tests.support.inventory_messages import (
     facts,
     heartbeat,
     record,
+    select,
     serving,
     usage,
     worker,
 )
-
-
-@pytest.fixture
-def desk(inventory: Repository) -> Repository:
-    inventory.add_device("desk", {"kind": "local"})
-    return inventory
-
-
-def select(path: Path, sql: str) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
 
 
 def test_every_kind_of_record_is_stored(desk: Repository, path: Path) -> None:
