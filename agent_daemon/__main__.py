@@ -1,173 +1,29 @@
-"""`edgectl-agent`: run | dial-stdio | doctor | await-gpu. Reads the command line and wires; the work is elsewhere."""
+"""`edgectl-agent`. The two commands that a connection waits for start without what the others need."""
 
-import argparse
-import asyncio
-import json
-import logging
-import os
-import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from agent_daemon import __version__
-from agent_daemon.errors import AgentError
-from agent_daemon.settings import (
-    DEFAULT_LISTEN,
-    Settings,
-    parse_hub,
-    parse_listen,
-    parse_size,
-    read_file,
-    read_key_hashes,
-)
-
-_LOG_BYTES = 2 * 1024 * 1024
+# Not from collections.abc: a connection waits for every import here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
-def _default_state_dir() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "edgectl-agent"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edgectl-agent", description="Serves language models on this device, as edgectl decided."
-    )
-    parser.add_argument("--version", action="version", version=f"edgectl-agent {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="serve in the foreground until a signal")
-    dial = commands.add_parser("dial-stdio", help="connect standard input and output to the control socket")
-    doctor = commands.add_parser("doctor", help="check what this device needs, with remedies")
-    for command in (run, dial, doctor):
-        command.add_argument(
-            "--state-dir",
-            type=Path,
-            default=_default_state_dir(),
-            help="where models, releases and reports are kept (default: %(default)s)",
-        )
-    run.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings in TOML; what a flag says counts more"
-    )
-    run.add_argument(
-        "--listen",
-        metavar="HOST:PORT",
-        help="where the OpenAI-compatible API listens; beyond loopback API keys are required (default: "
-        f"{DEFAULT_LISTEN})",
-    )
-    run.add_argument("--api-keys", type=Path, metavar="FILE", help="hashes of accepted API keys, one a line")
-    run.add_argument("--ram-limit", metavar="SIZE", help="most RAM that models may use here, such as 4GiB")
-    gpu = commands.add_parser("await-gpu", help="wait for the device nodes of this machine's GPUs")
-    gpu.add_argument("--seconds", type=float, default=20.0, help="how long at most (default: %(default)g)")
-    doctor.add_argument(
-        "-o", "--output", choices=("table", "json"), default="table", help="how to print the checks"
-    )
-    return parser
-
-
-def _settings(arguments: argparse.Namespace) -> Settings:
-    config = getattr(arguments, "config", None)
-    told = read_file(config) if config else {}
-
-    def setting(name: str) -> str | None:
-        return getattr(arguments, name, None) or told.get(name)
-
-    keys, limit, hub = setting("api_keys"), setting("ram_limit"), told.get("hub")
-    return Settings(
-        state_dir=arguments.state_dir.absolute(),
-        listen=parse_listen(setting("listen") or DEFAULT_LISTEN),
-        key_hashes=read_key_hashes(Path(keys)) if keys else frozenset(),
-        ram_limit=parse_size(limit) if limit else None,
-        hub=parse_hub(hub, told.get("hub_token_file")) if hub else None,
-    )
-
-
-def _run(settings: Settings) -> int:
-    from agent_daemon.service import Service
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        service = Service(settings)
-        _keep_log(settings.logs / "agent.log")
-        await service.run(stop)
-
-    asyncio.run(serve())
-    return 0
-
-
-def _keep_log(path: Path) -> None:
-    """To stderr, which a service manager keeps, and to a file of bounded size, which the control side can read."""
-    from logging.handlers import RotatingFileHandler
-
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=[logging.StreamHandler(), RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)],
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-
-
-def _await_gpu(seconds: float) -> int:
-    from agent_daemon.gpu_nodes import wait
-
-    missing = wait(seconds)
-    if missing:
-        print(
-            f"edgectl-agent: still missing after {seconds:g} s: {', '.join('/dev/' + node for node in missing)};"
-            " the agent starts without them",
-            file=sys.stderr,
-        )
-    return 0
-
-
-def _dial(settings: Settings) -> int:
-    from agent_daemon.dial import dial_stdio
-
-    dial_stdio(settings.socket)
-    return 0
-
-
-def _doctor(settings: Settings, output: str) -> int:
-    from agent_daemon.doctor import examine
-
-    checks = asyncio.run(examine(settings))
-    if output == "json":
-        print(json.dumps([check.model_dump() for check in checks], indent=2))
-    else:
-        for check in checks:
-            mark = {True: "ok  ", False: "FAIL", None: "note"}[check.ok]
-            print(f"{mark}  {check.name}: {check.finding}")
-            if check.remedy:
-                print(f"      {check.remedy}")
-    return 1 if any(check.ok is False for check in checks) else 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: "Sequence[str] | None" = None) -> int:
     """The command; returns its exit code: 0 done, 1 failed, 2 wrong usage."""
-    arguments = _parser().parse_args(argv)
-    try:
-        if arguments.command == "await-gpu":
-            return _await_gpu(arguments.seconds)
-        settings = _settings(arguments)
-        if arguments.command == "run":
-            return _run(settings)
-        if arguments.command == "dial-stdio":
-            return _dial(settings)
-        return _doctor(settings, arguments.output)
-    except AgentError as error:
-        print(f"edgectl-agent: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(
-            f"edgectl-agent: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr
-        )
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    said = sys.argv[1:] if argv is None else argv
+    match said:
+        case ["receive", "--state-dir", state_dir, digest, size, offset]:
+            from agent_daemon.receive import receive
+
+            return receive(state_dir, digest, size, offset)
+        case ["dial-stdio", "--state-dir", state_dir]:
+            from agent_daemon.dial import dial
+
+            return dial(state_dir)
+        case _:
+            from agent_daemon.command_line import run
+
+            return run(said)
 
 
 if __name__ == "__main__":

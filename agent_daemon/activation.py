@@ -33,6 +33,8 @@ class Happening(StrEnum):
     RESTORE_FAILED = "restore_failed"
     RESTARTED = "restarted"
     """The agent started again: a crash, a kill, a power cut, or a reboot in between."""
+    RESUMED = "resumed"
+    """The same, of a staged release whose activation had been asked for: it was being measured."""
 
 
 class Action(StrEnum):
@@ -61,6 +63,7 @@ TABLE: dict[tuple[S, Happening], Transition] = {
     (S.STAGED, Happening.JUDGED): Transition(S.ACTIVATING, Action.LOAD),
     (S.STAGED, Happening.REFUSED): Transition(S.STAGED, Action.AWAIT_ACTIVATE),
     (S.STAGED, Happening.RESTARTED): Transition(S.STAGED, Action.AWAIT_ACTIVATE),
+    (S.STAGED, Happening.RESUMED): Transition(S.STAGED, Action.MEASURE),
     (S.ACTIVATING, Happening.LOADED): Transition(S.PROBING, Action.PROBE),
     (S.ACTIVATING, Happening.FAILED): Transition(S.REVERTING, Action.RESTORE_OLD),
     (S.ACTIVATING, Happening.RESTARTED): Transition(S.REVERTING, Action.RESTORE_OLD),

@@ -7,12 +7,13 @@ and performs the action of the state that it finds.
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 
 from agent_daemon import probe
-from agent_daemon.activation import Action, Happening, choose_strategy, needs, resident, transition
-from agent_daemon.contract.release import DeviceRelease, Strategy
+from agent_daemon.activation import Action, Happening, choose_strategy, transition
+from agent_daemon.contract.release import DeviceRelease
 from agent_daemon.contract.wire import (
     TERMINAL_STATES,
     ActivationState,
@@ -21,19 +22,29 @@ from agent_daemon.contract.wire import (
     Outcome,
     Staged,
 )
-from agent_daemon.errors import BlobsMissing, Conflict, NotFound, QuarantinedRelease, WorkerFailure
+from agent_daemon.errors import BlobsMissing, Conflict, JournalUnwritable, NotFound, QuarantinedRelease
+from agent_daemon.exchange import Exchange, Failure
 from agent_daemon.journal import Journal
 from agent_daemon.preflight import Measure, Preflight
-from agent_daemon.residency import LOAD_SECONDS, Residents
-from agent_daemon.room import FreeMemory, Need, all_returned, short, with_returned
+from agent_daemon.residency import Residents
+from agent_daemon.room import FreeMemory
 from agent_daemon.serving import Serving
 from agent_daemon.store import Store
 from agent_daemon.supervisor import Supervisor
 
-_DRAIN_SECONDS = 120.0
-"""Longest time that a worker may take to finish what it is answering before it is ended."""
-_MEMORY_WAIT_SECONDS = 15.0
-"""Drivers give memory back some time after a process has ended."""
+_JUST_NOW = 30.0
+"""Seconds for which a release that was brought counts as on its way, whatever comes of it."""
+_WRITE_AGAIN = 1.0
+"""Seconds until a journal that could not be written is tried again."""
+_MOST_STARTS = 3
+"""How often an activation that was asked for is begun again by a start of the agent, while nothing was changed yet."""
+_FAILED = {
+    ActivationState.STAGED: Happening.REFUSED,
+    ActivationState.ACTIVATING: Happening.FAILED,
+    ActivationState.PROBING: Happening.FAILED,
+    ActivationState.REVERTING: Happening.RESTORE_FAILED,
+}
+"""What an error that nobody foresaw comes to, by the state in which it happened."""
 _OUTCOMES = {
     ActivationState.COMMITTED: Outcome.SUCCEEDED,
     ActivationState.REVERTED: Outcome.REVERTED,
@@ -66,23 +77,28 @@ class Activator:
         self._free_memory = free_memory
         self._publish = publish
         self._preflight = Preflight(supervisor, measure, free_memory)
+        self._exchange = Exchange(store, supervisor, residents, serving, self._preflight, free_memory)
         self._measuring: int | None = None
         self._task: asyncio.Task[None] | None = None
         self._unsettled: int | None = None
+        self.pushes = 0
+        """How often somebody has brought a release: whatever the device fetches by itself steps back then."""
+        self.pushed_at = -math.inf
+        """When that was last, on the monotonic clock."""
 
     # -- what the control API asks for -----------------------------------------------------------------
 
-    def stage(self, release: DeviceRelease, retry: bool) -> Staged:
+    def stage(self, release: DeviceRelease, retry: bool, *, pulled: bool = False) -> Staged:
         """Takes a release and says which blobs are missing. Raises QuarantinedRelease, Conflict. A release that
-        is served already begins no operation, and one that is being activated goes on with its own."""
+        is served already begins no operation, and one that is being activated goes on with its own. `pulled`: the
+        device takes it from its hub by itself."""
+        self._note_push(pulled)
         digest = release.digest()
-        if running := self._running(digest):
-            return Staged(operation=running)
-        self._refuse_while_busy()
-        self._refuse_quarantined(digest, retry)
+        if not self.admits(release, retry):
+            return Staged(operation=self._running(digest))
         self._journal.keep_release(release)
         missing = self.missing(release)
-        if digest == self._journal.active() and not missing:
+        if digest == self._journal.active() and not missing and not self._exchange.stale(release):
             return Staged()
         latest = self._journal.latest()
         if (
@@ -96,8 +112,17 @@ class Activator:
                 latest.id, latest.state, reason="another release came first", outcome=Outcome.SUPERSEDED
             )
         operation = self._journal.begin(digest, release.number)
-        self._publish()
+        self._tell()
         return Staged(operation=operation, missing=missing)
+
+    def admits(self, release: DeviceRelease, retry: bool) -> bool:
+        """Whether `stage` would take a release as something new. Raises QuarantinedRelease, Conflict."""
+        digest = release.digest()
+        if self._running(digest):
+            return False
+        self._refuse_while_busy()
+        self._refuse_quarantined(digest, retry)
+        return True
 
     def missing(self, release: DeviceRelease) -> tuple[MissingBlob, ...]:
         """Blobs of a release that are not in the store, and how much of each is."""
@@ -113,9 +138,10 @@ class Activator:
             digest for digest, release in self._journal.releases().items() if not self.missing(release)
         )
 
-    def activate(self, digest: str, retry: bool) -> Operation:
+    def activate(self, digest: str, retry: bool, *, pulled: bool = False) -> Operation:
         """Begins the activation of a release whose blobs are all here and returns its operation; it goes on
         without the caller. Raises NotFound, Conflict, QuarantinedRelease, BlobsMissing."""
+        self._note_push(pulled)
         if running := self._running(digest):
             return running
         self._refuse_while_busy()
@@ -133,9 +159,28 @@ class Activator:
             self._journal.pardon(digest)
         if operation.state is ActivationState.STAGING:
             operation = self._enter(operation, Happening.BLOBS_COMPLETE)
+        self._journal.ask(operation.id)
         self._measuring = operation.id
         self._begin(operation, Happening.ACTIVATE)
         return operation
+
+    def at_work(self) -> bool:
+        """Whether a release is on its way here: it was brought a moment ago, its bytes are arriving, or it is being
+        exchanged."""
+        latest = self._journal.latest()
+        if latest is None or _ended(latest):
+            return False
+        return (
+            latest.state in _BUSY
+            or latest.id == self._measuring
+            or time.monotonic() - self.pushed_at < _JUST_NOW
+            or self._store.arriving()
+        )
+
+    def stale(self, release: DeviceRelease) -> frozenset[str]:
+        """Workers of a release, by engine key, that read files which the store has given up: to activate the release
+        again loads them anew."""
+        return self._exchange.stale(release)
 
     def settled(self, operation: int) -> bool:
         """Whether an operation has come to its end and the requests flow accordingly."""
@@ -143,6 +188,11 @@ class Activator:
         if latest is None or latest.id != operation:
             return True
         return _ended(latest) and operation not in (self._unsettled, self._measuring)
+
+    def _note_push(self, pulled: bool) -> None:
+        if not pulled:
+            self.pushes += 1
+            self.pushed_at = time.monotonic()
 
     def _running(self, digest: str) -> Operation | None:
         """The operation that is bringing up this very release: whoever asks for it again may follow it."""
@@ -159,10 +209,7 @@ class Activator:
         if latest and latest.id == self._measuring:
             raise Conflict(f"this device is measuring r{latest.number}", "try again when it is done")
         if latest and self._task is not None and not self._task.done():
-            raise Conflict(
-                f"this device is finishing requests of the release before r{latest.number}",
-                f"try again; it takes {_DRAIN_SECONDS:g} s at most",
-            )
+            raise Conflict(f"this device is still at r{latest.number}", "try again in a moment")
 
     def _refuse_quarantined(self, digest: str, retry: bool) -> None:
         for barred in self._journal.quarantined():
@@ -177,9 +224,9 @@ class Activator:
     async def recover(self) -> None:
         """Takes up what a restart interrupted, and serves what is to be served."""
         # Whatever was being attempted, the active release is the one to answer: requests wait for its workers.
-        await self._serve_active()
+        await self._exchange.serve(self._active_release())
         if operation := self._journal.latest():
-            self._begin(operation, Happening.RESTARTED)
+            self._begin(operation, self._taken_up(operation))
 
     async def close(self) -> None:
         """Stops in the middle of whatever it is; the next start recovers."""
@@ -187,6 +234,18 @@ class Activator:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        await self._exchange.close()
+
+    def _taken_up(self, operation: Operation) -> Happening:
+        """What a start means to the newest operation: one that was asked for is measured again, a few times at most."""
+        if operation.state is not ActivationState.STAGED or _ended(operation):
+            return Happening.RESTARTED
+        if not self._journal.asked_again(operation.id, _MOST_STARTS):
+            return Happening.RESTARTED
+        if self.missing(self._journal.release(operation.release)):
+            return Happening.RESTARTED
+        self._measuring = operation.id
+        return Happening.RESUMED
 
     def _begin(self, operation: Operation, happening: Happening) -> None:
         self._task = asyncio.create_task(self._run(operation, happening))
@@ -201,8 +260,38 @@ class Activator:
         while upcoming is not None:
             step = transition(operation.state, upcoming)
             if step.state is not operation.state or upcoming is Happening.REFUSED:
-                operation = self._enter(operation, upcoming, reason)
-            upcoming, reason = await self._perform(step.action, operation)
+                try:
+                    operation = self._enter(operation, upcoming, reason)
+                except JournalUnwritable as error:
+                    upcoming, reason = await self._unwritten(step.state, upcoming, reason, error)
+                    continue
+            try:
+                upcoming, reason = await self._perform(step.action, operation)
+            except JournalUnwritable as error:
+                failed = _FAILED.get(operation.state)
+                if failed is None:
+                    raise
+                _log.error("%s", error)
+                upcoming, reason = failed, str(error)
+            except Exception as error:
+                failed = _FAILED.get(operation.state)
+                if failed is None:
+                    raise
+                _log.exception("%s of r%s went wrong", step.action, operation.number)
+                upcoming, reason = failed, f"an error that nobody foresaw: {type(error).__name__}: {error}"
+
+    async def _unwritten(
+        self, state: ActivationState, happening: Happening, reason: str | None, error: JournalUnwritable
+    ) -> tuple[Happening, str | None]:
+        """The journal did not take a state, for a full disk most likely: nothing of it may be done. What is to be
+        committed goes back instead; everything else is tried again, with the old release answering."""
+        _log.error("%s; trying again", error)
+        if state is ActivationState.COMMITTED:
+            return Happening.FAILED, str(error)
+        if state is not ActivationState.ACTIVATING:
+            await self._exchange.serve(self._active_release())
+        await asyncio.sleep(_WRITE_AGAIN)
+        return happening, reason
 
     def _enter(self, operation: Operation, happening: Happening, reason: str | None = None) -> Operation:
         state = transition(operation.state, happening).state
@@ -210,7 +299,7 @@ class Activator:
         entered = self._journal.advance(operation.id, state, reason=reason, outcome=outcome)
         if state in TERMINAL_STATES:
             self._unsettled = operation.id
-        self._publish()
+        self._tell()
         return entered
 
     async def _perform(self, action: Action, operation: Operation) -> tuple[Happening | None, str | None]:
@@ -223,10 +312,10 @@ class Activator:
             case Action.PROBE:
                 return await self._probe(operation)
             case Action.SERVE_NEW | Action.SERVE_OLD:
-                self._residents.keep(frozenset())
-                await self._serve_active()
+                active = self._active_release()
+                await self._exchange.serve(active)
                 self._unsettled = None
-                await self._end_others()
+                self._exchange.let_go(active)
             case Action.RESTORE_OLD:
                 return await self._restore()
             case Action.AWAIT_BLOBS | Action.AWAIT_ACTIVATE:
@@ -246,49 +335,16 @@ class Activator:
         return Happening.JUDGED, None
 
     async def _load(self, operation: Operation) -> tuple[Happening, str | None]:
-        """Everything that is to be resident. What is loaded on demand is loaded by the probe, each in its turn."""
         release = self._journal.release(operation.release)
         free = await asyncio.to_thread(self._free_memory)
         sizes = self._residents.expected()
         strategy = choose_strategy(release, self._supervisor.running(), free, sizes)
         operation = self._journal.choose(operation.id, strategy)
-        staying = frozenset(model.engine_key() for model in resident(release))
-        ending = self._supervisor.running() - staying
-        if strategy is Strategy.REPLACE and ending:
-            self._note(
-                operation, "not enough memory for both releases: requests wait while they are exchanged"
-            )
-            await self._serving.hold()
-            held = await asyncio.to_thread(self._preflight.held)
-            free = await asyncio.to_thread(self._free_memory)
-            back = sum((size for key, size in held.items() if key in ending), Need())
-            await self._supervisor.stop(self._supervisor.keys() - staying, drain=_DRAIN_SECONDS)
-            await self._wait_for_memory(
-                needs(release, staying & self._supervisor.running(), sizes), free, back
-            )
-        self._residents.keep(staying)
-        self._supervisor.start(release.models, restart=False)
-        deadline = asyncio.get_running_loop().time() + LOAD_SECONDS
-        for model in resident(release):
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._residents.bring(model.engine_key())
-            except WorkerFailure as error:
-                return Happening.FAILED, f"{model.name} could not be loaded: {error}"
-            except TimeoutError:
-                return Happening.FAILED, f"{model.name} was not loaded within {LOAD_SECONDS:g} s"
+        try:
+            await self._exchange.load(release, strategy, lambda text: self._note(operation, text))
+        except Failure as failure:
+            return Happening.FAILED, str(failure)
         return Happening.LOADED, None
-
-    async def _wait_for_memory(self, wanted: Need, before: FreeMemory, back: Need) -> None:
-        """Waits until there is room for `wanted`, or what the ended workers held is `back` beside what was free
-        `before`; for a while, because others may take memory meanwhile: then loading has to tell."""
-        deadline = time.monotonic() + _MEMORY_WAIT_SECONDS
-        whole = with_returned(before, back)
-        while time.monotonic() < deadline:
-            free = await asyncio.to_thread(self._free_memory)
-            if short(wanted, free) is None or all_returned(whole, free):
-                return
-            await asyncio.sleep(0.2)
 
     async def _probe(self, operation: Operation) -> tuple[Happening, str | None]:
         release = self._journal.release(operation.release)
@@ -301,31 +357,11 @@ class Activator:
         return Happening.PROBE_HELD, None
 
     async def _restore(self) -> tuple[Happening, str | None]:
-        """The old release alone, and answering. Where nothing was served before, nothing is the old state."""
-        self._residents.keep(frozenset())
-        await self._end_others()
-        await self._serve_active()
-        active = self._active_release()
-        if active is None:
-            return Happening.RESTORED, None
-        for model in resident(active):
-            try:
-                await asyncio.wait_for(self._residents.bring(model.engine_key()), active.probe.timeout)
-            except (WorkerFailure, TimeoutError) as error:
-                reason = str(error) or "it was not ready in time"
-                return Happening.RESTORE_FAILED, f"the old release did not come back: {model.name}: {reason}"
+        try:
+            await self._exchange.restore(self._active_release())
+        except Failure as failure:
+            return Happening.RESTORE_FAILED, str(failure)
         return Happening.RESTORED, None
-
-    async def _serve_active(self) -> None:
-        active = self._active_release()
-        if active is not None:
-            self._supervisor.start(active.models, restart=True)
-        await self._serving.switch(active)
-
-    async def _end_others(self) -> None:
-        active = self._active_release()
-        wanted = {model.engine_key() for model in active.models} if active else set()
-        await self._supervisor.stop(self._supervisor.keys() - wanted, drain=_DRAIN_SECONDS)
 
     def _active_release(self) -> DeviceRelease | None:
         digest = self._journal.active()
@@ -336,9 +372,20 @@ class Activator:
         except NotFound:
             return None
 
+    def _tell(self) -> None:
+        """What cannot be told now stays in the journal, and is told with what comes next. It holds up no step."""
+        try:
+            self._publish()
+        except Exception:  # noqa: BLE001
+            _log.exception("an event could not be reported yet")
+
     def _note(self, operation: Operation, text: str) -> None:
-        self._journal.note(operation, text)
-        self._publish()
+        """What is only told of a state: an activation does not depend on whether it can be written."""
+        try:
+            self._journal.note(operation, text)
+        except JournalUnwritable as error:
+            _log.error("%s", error)
+        self._tell()
 
 
 def _ended(operation: Operation) -> bool:

@@ -18,7 +18,7 @@ from agent_daemon.contract.wire import Facts, GpuFacts, WorkerState
 from agent_daemon.free_memory import free_ram
 from agent_daemon.gpus import pci_addresses
 from agent_daemon.supervisor import Supervisor
-from agent_daemon.worker_messages import Bandwidth, Bandwidths
+from agent_daemon.worker_messages import Bandwidth, Bandwidths, parse_bandwidths
 
 CALM = 5.0
 """Seconds for which nothing must have been loaded or asked before the measurement begins."""
@@ -30,9 +30,17 @@ _log = logging.getLogger(__name__)
 
 
 class BandwidthProbe:
-    """`file` keeps what was measured. `calm` is seconds (see CALM)."""
+    """`file` keeps what was measured. `calm` is seconds (see CALM); `at_work`: a release is on its way, which the
+    measurement would hold up."""
 
-    def __init__(self, file: Path, supervisor: Supervisor, calm: float = CALM) -> None:
+    def __init__(
+        self,
+        file: Path,
+        supervisor: Supervisor,
+        calm: float = CALM,
+        at_work: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._at_work = at_work
         self._file = file
         self._supervisor = supervisor
         self._calm = calm
@@ -113,7 +121,7 @@ class BandwidthProbe:
             await asyncio.sleep(min(_LOOK, self._calm))
 
     def _idle(self) -> bool:
-        return all(
+        return not self._at_work() and all(
             each.state is WorkerState.READY
             and each.active == 0
             and time.monotonic() - each.used >= min(self._calm, _LOOK)
@@ -151,7 +159,7 @@ def by_gpu(
 
 def _understood(printed: bytes) -> Bandwidths:
     try:
-        return Bandwidths.model_validate_json(printed.strip().splitlines()[-1])
+        return parse_bandwidths(printed.strip().splitlines()[-1])
     except (ValueError, IndexError):
         _log.warning("how fast memory is read could not be measured")
         return Bandwidths()
@@ -161,7 +169,7 @@ def _read(file: Path) -> tuple[str, Bandwidths] | None:
     """What was kept; None where there is nothing, or nothing that makes sense."""
     try:
         kept = json.loads(file.read_text())
-        return str(kept["identity"]), Bandwidths.model_validate(kept["measured"])
+        return str(kept["identity"]), parse_bandwidths(json.dumps(kept["measured"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -169,7 +177,7 @@ def _read(file: Path) -> tuple[str, Bandwidths] | None:
 def _write(file: Path, name: str, measured: Bandwidths) -> None:
     fresh = file.with_suffix(".new")
     with fresh.open("w") as out:
-        json.dump({"identity": name, "measured": measured.model_dump(mode="json")}, out)
+        json.dump({"identity": name, "measured": json.loads(measured.json())}, out)
         out.flush()
         os.fsync(out.fileno())
     fresh.replace(file)

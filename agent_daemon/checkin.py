@@ -7,13 +7,13 @@ import asyncio
 import contextlib
 import logging
 import random
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
-from agent_daemon.contract.wire import CheckIn, CheckInReply, HubStatus
+from agent_daemon.abortable import abortable
+from agent_daemon.contract.wire import CheckIn, CheckInReply, Desired, Has, HubStatus
 from agent_daemon.errors import AgentError
 from agent_daemon.hub_connection import HubAddress, HubConnection, HubTrouble, trusted
 from agent_daemon.spool import Spool
@@ -25,7 +25,8 @@ BODY_LIMIT = 7 * 1024 * 1024
 """Bytes that a check-in may have: a hub takes a little more."""
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
+Wanted = Desired | dict[str, Any] | None
+"""What a hub's answer says that the device is to serve."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class CheckInLoop:
     """Reports of one spool to one hub.
 
     `token` is called for every check-in, so that the file behind it can be replaced; it may raise OSError or
-    AgentError. `flush` brings what could be reported now into the spool. Raises UsageProblem for a URL that is none.
+    AgentError. `flush` brings what could be reported now into the spool. `has` is what the device tells of itself to be
+    offered a release (None: it takes none), and `wanted` is told what it is offered. Raises UsageProblem
+    for a URL that is none.
     """
 
     def __init__(
@@ -71,6 +74,8 @@ class CheckInLoop:
         spool: Spool,
         flush: Callable[[], Awaitable[None]],
         *,
+        has: Callable[[], Has | None] = lambda: None,
+        wanted: Callable[[Wanted], None] = lambda _: None,
         pace: Pace | None = None,
         clock: Callable[[], float] = time.time,
         chance: random.Random | None = None,
@@ -82,6 +87,8 @@ class CheckInLoop:
         self._agent_id = agent_id
         self._spool = spool
         self._flush = flush
+        self._has = has
+        self._wanted = wanted
         self._pace = pace or Pace()
         self._clock = clock
         # Spreads load over time; nothing secret depends on it.
@@ -158,12 +165,15 @@ class CheckInLoop:
         if self._problem is not None:
             _log.info("reports arrive at the hub again")
         self._failures, self._problem, self._reported_at = 0, None, self._clock()
+        self._wanted(reply.desired)
         return reply.next_in
 
     async def _send_page(self, connection: HubConnection) -> tuple[CheckInReply, bool]:
-        page, body = await asyncio.to_thread(self._page)
+        # Before the page: what has come true is then in the records that go with it.
+        has = self._has()
+        page, body = await asyncio.to_thread(self._page, has)
         token = await asyncio.to_thread(self._read_token)
-        reply = await _abortable(lambda: connection.send(body, token), connection.abort)
+        reply = await abortable(lambda: connection.send(body, token), connection.abort)
         last = page.records[-1].seq if page.records else None
         if reply.ack.epoch != page.epoch or (last is not None and reply.ack.seq < last):
             raise HubTrouble("the hub's answer is about other reports than it was sent")
@@ -175,11 +185,13 @@ class CheckInLoop:
             )
         return reply, page.more
 
-    def _page(self) -> tuple[CheckIn, bytes]:
+    def _page(self, has: Has | None) -> tuple[CheckIn, bytes]:
         """The oldest records that wait, as many as fit."""
         limit = PAGE
         while True:
             page = self._spool.check_in(self._agent_id, limit)
+            if not page.more:
+                page = page.model_copy(update={"has": has})
             body = page.model_dump_json().encode()
             if len(body) <= BODY_LIMIT or limit == 1:
                 return page, body
@@ -195,36 +207,3 @@ class CheckInLoop:
                 "give it a new one, on the control side, with: edgectl device bootstrap NAME",
                 lasting=True,
             ) from None
-
-
-async def _abortable(work: Callable[[], T], abort: Callable[[], None]) -> T:
-    """Runs `work` in a thread of its own. When this is cancelled, `abort` ends it and nobody waits for it: a hub
-    that hangs must not hold up the end of the agent, as a thread of the loop's pool would."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
-
-    def body() -> None:
-        result: T | None = None
-        failure: BaseException | None = None
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 (handed on to whoever waits)
-            failure = error
-        # The loop is closed when the agent has ended meanwhile.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=body, name="hub", daemon=True).start()
-    try:
-        return await done
-    except asyncio.CancelledError:
-        abort()
-        raise

@@ -14,6 +14,11 @@ from agent_daemon import __version__, logs
 from agent_daemon.activator import Activator
 from agent_daemon.bodies import BodyTooLarge, read_body
 from agent_daemon.contract import digest
+from agent_daemon.contract.drift import Drift
+from agent_daemon.contract.features import FEATURES
+from agent_daemon.contract.needs_agent import known
+from agent_daemon.contract.swarm import FEATURE as SWARM
+from agent_daemon.contract.swarm import SwarmRequest
 from agent_daemon.contract.wire import (
     Ack,
     ActivateRequest,
@@ -25,19 +30,24 @@ from agent_daemon.contract.wire import (
     Hello,
     HubStatus,
     Problem,
+    PruneRequest,
     StageRequest,
 )
+from agent_daemon.disk_room import DiskRoom
 from agent_daemon.errors import AgentError, UsageProblem
 from agent_daemon.exposition import CONTENT_TYPE
 from agent_daemon.journal import Journal
 from agent_daemon.spool import Spool
+from agent_daemon.staging import Staging
 from agent_daemon.store import Store
 from agent_daemon.supervisor import Supervisor
+from agent_daemon.swarming import Swarms
 
 _WRITE_SIZE = 1024 * 1024
 _BODY_LIMIT = 8 * 1024 * 1024
 _LONGEST_WAIT = 20.0
-_POLL = 0.1
+_POLL = 0.02
+"""Seconds from one look for an event to the next; the last of a rollout's devices is waited for."""
 
 Detect = Callable[[], Awaitable[Facts]]
 Flush = Callable[[], Awaitable[None]]
@@ -63,6 +73,10 @@ class ControlApi:
         hub: Callable[[], HubStatus | None],
         examine: Examine,
         metrics: Scrape,
+        swarms: Swarms,
+        staging: Staging,
+        room: DiskRoom,
+        drift: Callable[[], tuple[Drift, ...]] = tuple,
     ) -> None:
         self._agent_id = agent_id
         self._journal = journal
@@ -76,9 +90,14 @@ class ControlApi:
         self._hub = hub
         self._examine = examine
         self._metrics = metrics
+        self._swarms = swarms
+        self._staging = staging
+        self._room = room
+        self._drift = drift
 
     async def hello(self, _request: Request) -> Response:
-        return _answer(Hello(agent_version=__version__, agent_id=self._agent_id))
+        features = (*FEATURES, SWARM) if self._swarms.offered() else FEATURES
+        return _answer(Hello(agent_version=__version__, agent_id=self._agent_id, features=features))
 
     async def facts(self, _request: Request) -> Response:
         return _answer(await self._detect())
@@ -91,15 +110,24 @@ class ControlApi:
 
     async def state(self, _request: Request) -> Response:
         state = device_state(self._agent_id, self._journal, self._store, self._activator, self._supervisor)
-        return _answer(state.model_copy(update={"hub": self._hub()}))
+        drift = await asyncio.to_thread(self._drift)
+        disk = await asyncio.to_thread(self._room.disk)
+        return _answer(state.model_copy(update={"hub": self._hub(), "drift": drift, "disk": disk}))
 
     async def stage(self, request: Request) -> Response:
         asked = StageRequest.model_validate_json(await _small_body(request))
-        return _answer(self._activator.stage(asked.release, asked.retry))
+        return _answer(await self._staging.stage(asked.release, retry=asked.retry, prune=asked.prune))
 
     async def activate(self, request: Request) -> Response:
         asked = ActivateRequest.model_validate_json(await _small_body(request))
         return _answer(self._activator.activate(asked.release, asked.retry), 202)
+
+    async def prunable(self, _request: Request) -> Response:
+        return _answer(await asyncio.to_thread(self._room.prunable))
+
+    async def prune(self, request: Request) -> Response:
+        asked = PruneRequest.model_validate_json(await _small_body(request))
+        return _answer(await self._room.prune(dry_run=asked.dry_run))
 
     async def events(self, request: Request) -> Response:
         """Waits up to `wait` seconds for an event after the cursor `after`."""
@@ -135,6 +163,18 @@ class ControlApi:
             await asyncio.to_thread(partial.close)
         return JSONResponse({"offset": size if self._store.has(name) else self._store.offset(name)})
 
+    async def begin_swarm(self, request: Request) -> Response:
+        asked = SwarmRequest.model_validate_json(await _small_body(request))
+        return _answer(await self._swarms.begin(asked))
+
+    async def swarm(self, request: Request) -> Response:
+        return _answer(self._swarms.progress(request.path_params["digest"]))
+
+    async def end_swarm(self, request: Request) -> Response:
+        """With `keep=1` the pieces stay for another swarm."""
+        await self._swarms.end(request.path_params["digest"], keep=bool(_number(request, "keep", 0)))
+        return JSONResponse({})
+
     async def reports(self, request: Request) -> Response:
         if _number(request, "flush", 1):
             await self._flush()
@@ -166,7 +206,10 @@ def device_state(
         quarantine=journal.quarantined(),
         held=activator.held(),
         blobs=store.digests(),
+        arrived=store.contents().partials,
+        damaged=store.damaged,
         workers=supervisor.status(),
+        features=known(),
     )
 
 
@@ -229,8 +272,13 @@ def build(api: ControlApi) -> Starlette:
             Route("/v1/state", _safe(api.state), methods=["GET"]),
             Route("/v1/releases", _safe(api.stage), methods=["POST"]),
             Route("/v1/activations", _safe(api.activate), methods=["POST"]),
+            Route("/v1/prunable", _safe(api.prunable), methods=["GET"]),
+            Route("/v1/prune", _safe(api.prune), methods=["POST"]),
             Route("/v1/operations/{operation:int}/events", _safe(api.events), methods=["GET"]),
             Route("/v1/blobs/{digest}", _safe(api.put_blob), methods=["PUT"]),
+            Route("/v1/swarm", _safe(api.begin_swarm), methods=["POST"]),
+            Route("/v1/swarm/{digest}", _safe(api.swarm), methods=["GET"]),
+            Route("/v1/swarm/{digest}", _safe(api.end_swarm), methods=["DELETE"]),
             Route("/v1/reports", _safe(api.reports), methods=["GET"]),
             Route("/v1/reports/ack", _safe(api.acknowledge), methods=["POST"]),
             Route("/v1/logs", _safe(api.logs), methods=["GET"]),

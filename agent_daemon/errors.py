@@ -8,6 +8,9 @@ AgentError                     code          HTTP status on the control API
 ├── BlobsMissing               blobs_missing 409   a release cannot be activated yet
 ├── DigestMismatch             digest        422   bytes that are not what they claim to be
 ├── NoSpace                    no_space      507
+├── JournalUnwritable          journal       507   the journal does not take what is to be remembered
+├── NotOffered                 not_offered   501   this device has no swarm, or its owner wants none
+├── SwarmFailure               swarm         500   the swarm process did not start, or cannot listen
 └── WorkerFailure              worker        500   a worker did not start, or went away
 """
 
@@ -23,6 +26,12 @@ class AgentError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    @property
+    def explained(self) -> str:
+        """As a command says it on standard error."""
+        hint = f"\n  hint: {self.hint}" if self.hint else ""
+        return f"edgectl-agent: {self.message}{hint}"
 
 
 class UsageProblem(AgentError):
@@ -58,6 +67,21 @@ class DigestMismatch(AgentError):
 
 class NoSpace(AgentError):
     code = "no_space"
+    status = 507
+
+
+class NotOffered(AgentError):
+    code = "not_offered"
+    status = 501
+
+
+class SwarmFailure(AgentError):
+    code = "swarm"
+    status = 500
+
+
+class JournalUnwritable(AgentError):
+    code = "journal"
     status = 507
 
 

@@ -10,6 +10,7 @@ from agent_daemon import __version__
 from agent_daemon.contract.wire import Facts, RuntimeFacts
 from agent_daemon.free_memory import free_ram
 from agent_daemon.gpus import SYSFS, detect_gpus
+from agent_daemon.installed import build
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -52,6 +53,7 @@ def detect_facts(
     return Facts(
         agent_id=agent_id,
         agent_version=__version__,
+        agent_build=build(),
         hostname=platform.node() or None,
         os=_os_name(),
         kernel=platform.release() or None,

@@ -1,5 +1,5 @@
-"""One connection to a hub: check-ins sent, answers read, as far as they can be trusted. Blocking; for one thread, but
-for `abort`."""
+"""One connection to a hub: check-ins sent, answers read, blobs fetched, as far as they can be trusted. Blocking; for
+one thread, but for `abort`."""
 
 import contextlib
 import email.utils
@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -19,7 +20,9 @@ from agent_daemon.errors import AgentError, UsageProblem
 
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 30.0
-_ANSWER_LIMIT = 64 * 1024
+_ANSWER_LIMIT = 8 * 1024 * 1024
+"""Bytes: an answer may hold a whole release."""
+_AT_ONCE = 256 * 1024
 _LONGEST_RETRY = 3600.0
 _LONGEST_SENTENCE = 300
 _PATH = "/v1/check-in"
@@ -29,8 +32,8 @@ _REFUSED_FOR_LONG = (400, 401, 403, 404, 405, 409, 413)
 
 
 class HubTrouble(AgentError):
-    """A check-in that did not arrive, or was refused. `retry_after` is how many seconds the hub asked to be left
-    alone, `lasting` says that trying again soon is of no use."""
+    """A check-in that did not arrive, a blob that did not come, or a refusal. `retry_after` is how many seconds the
+    hub asked to be left alone, `lasting` says that trying again soon is of no use."""
 
     def __init__(
         self, message: str, hint: str | None = None, *, retry_after: float = 0.0, lasting: bool = False
@@ -64,9 +67,13 @@ class HubAddress:
         secure = parts.scheme == "https"
         return cls(secure, parts.hostname, port or (443 if secure else 80), parts.path.rstrip("/") + _PATH)
 
+    def blob(self, digest: str) -> str:
+        """The path of a blob."""
+        return f"{self.path.removesuffix(_PATH)}/v1/blobs/{digest}"
+
 
 class HubConnection:
-    """Opened by the first check-in and kept for those that follow."""
+    """Opened by the first request and kept for those that follow."""
 
     def __init__(self, address: HubAddress, trust: ssl.SSLContext | None = None) -> None:
         """`trust` defaults to what this machine trusts, see `trusted`."""
@@ -78,16 +85,14 @@ class HubConnection:
 
     def send(self, body: bytes, token: str) -> CheckInReply:
         """Sends one check-in and returns the hub's answer to it. Raises HubTrouble."""
-        if not _TOKEN.fullmatch(token):
-            raise HubTrouble("the file with this device's token holds none", _anew(), lasting=True)
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        headers = {"Content-Type": "application/json", **_authority(token)}
         try:
             status, retry, data = self._exchange(body, headers)
         except (http.client.HTTPException, OSError) as error:
             self.close()
-            raise HubTrouble(f"the hub cannot be reached: {_reason(error)}") from None
+            raise _out_of_reach(error) from None
         if status != 200:
-            raise _refused(status, retry, data)
+            raise _refused("did not take the report", status, retry, data)
         try:
             return CheckInReply.model_validate_json(data)
         except ValidationError:
@@ -95,6 +100,45 @@ class HubConnection:
                 "what answers there is not a hub of this version",
                 "check the hub's URL; upgrade the hub or the agent",
             ) from None
+
+    def blob(self, digest: str, size: int, offset: int, token: str, *, anew: bool = False) -> Iterator[bytes]:
+        """The bytes of a blob of `size` bytes from `offset` (below `size`) on, as they come. `anew`: the hub is to look
+        at its file again, because what came from it before was wrong. Raises HubTrouble, also when less comes."""
+        headers = {"Range": f"bytes={offset}-", **_authority(token)}
+        if anew:
+            headers["Cache-Control"] = "no-cache"
+        try:
+            connection = self._open()
+            connection.request("GET", self._address.blob(digest), None, headers)
+            response = connection.getresponse()
+            if response.status != 206:
+                data = response.read(_ANSWER_LIMIT)
+                self.close()
+                if response.status == 200:
+                    raise HubTrouble("something on the way to the hub does not pass on parts of a file")
+                raise _refused(
+                    "hands out no file", response.status, response.headers.get("Retry-After"), data
+                )
+            if response.headers.get("Content-Range") != f"bytes {offset}-{size - 1}/{size}":
+                raise HubTrouble("the hub sends another part of the file than it was asked for")
+            left = size - offset
+            while left > 0:
+                chunk = response.read1(min(_AT_ONCE, left))
+                if not chunk:
+                    raise HubTrouble("the connection to the hub was lost while a file came")
+                left -= len(chunk)
+                yield chunk
+            # `read1` does not notice by itself that this was all, and the connection would be kept waiting.
+            response.close()
+            if response.will_close:
+                self.close()
+        except (http.client.HTTPException, OSError) as error:
+            self.close()
+            raise _out_of_reach(error) from None
+        except BaseException:
+            # Of a file that is not read to its end, the rest is still on its way.
+            self.close()
+            raise
 
     def abort(self) -> None:
         """Ends whatever another thread waits for here; nothing is sent afterwards."""
@@ -173,7 +217,13 @@ def retry_seconds(said: str | None, now: float) -> float:
     return min(max(seconds, 0.0), _LONGEST_RETRY)
 
 
-def _refused(status: int, retry: str | None, data: bytes) -> HubTrouble:
+def _authority(token: str) -> dict[str, str]:
+    if not _TOKEN.fullmatch(token):
+        raise HubTrouble("the file with this device's token holds none", _anew(), lasting=True)
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _refused(what: str, status: int, retry: str | None, data: bytes) -> HubTrouble:
     try:
         problem = Problem.model_validate_json(data)
     except ValidationError:
@@ -188,11 +238,15 @@ def _refused(status: int, retry: str | None, data: bytes) -> HubTrouble:
             lasting=True,
         )
     return HubTrouble(
-        f"the hub did not take the report (HTTP status {status}){said}",
+        f"the hub {what} (HTTP status {status}){said}",
         _clean(problem.hint) if problem and problem.hint else None,
         retry_after=retry_seconds(retry, time.time()),
         lasting=status in _REFUSED_FOR_LONG,
     )
+
+
+def _out_of_reach(error: Exception) -> HubTrouble:
+    return HubTrouble(f"the hub cannot be reached: {_reason(error)}")
 
 
 def _anew() -> str:

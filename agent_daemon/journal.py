@@ -7,8 +7,8 @@ power cut the file says what was being attempted. Standard library sqlite3, WAL,
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent_daemon.contract.release import DeviceRelease, Strategy
@@ -19,7 +19,7 @@ from agent_daemon.contract.wire import (
     Outcome,
     Quarantined,
 )
-from agent_daemon.errors import NotFound, UsageProblem
+from agent_daemon.errors import JournalUnwritable, NotFound, UsageProblem
 
 _VERSION = 1
 _SCHEMA = """
@@ -38,6 +38,9 @@ CREATE TABLE quarantine (
 );
 CREATE TABLE pointer (name TEXT PRIMARY KEY, value TEXT);
 """
+_LATER = "CREATE TABLE IF NOT EXISTS pruned (release TEXT PRIMARY KEY, at REAL NOT NULL)"
+"""What came after the first version and an agent that does not know it may pass over: an upgrade that is taken back needs
+the journal as it is."""
 
 
 class Journal:
@@ -59,6 +62,7 @@ class Journal:
             )
         if version == 0:
             self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
+        self._db.execute(_LATER)
 
     def close(self) -> None:
         with self._lock:
@@ -66,14 +70,23 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One durable step. Raises JournalUnwritable, and nothing of it has happened then."""
         with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                # Also after a COMMIT that failed: left open, it would be in the way of every later one. SQLite may have
+                # taken it back already.
+                if self._db.in_transaction:
+                    with suppress(sqlite3.Error):
+                        self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise JournalUnwritable(
+                        f"the journal cannot be written: {error}", "free some disk space on the device"
+                    ) from error
                 raise
-            self._db.execute("COMMIT")
 
     # -- releases --------------------------------------------------------------------------------------
 
@@ -85,6 +98,7 @@ class Journal:
                 "INSERT INTO release VALUES (?, ?, ?) ON CONFLICT (digest) DO UPDATE SET body = excluded.body",
                 (digest, release.model_dump_json(), time.time()),
             )
+            db.execute("DELETE FROM pruned WHERE release = ?", (digest,))
         return digest
 
     def release(self, digest: str) -> DeviceRelease:
@@ -96,10 +110,27 @@ class Journal:
         return DeviceRelease.model_validate_json(row["body"])
 
     def releases(self) -> dict[str, DeviceRelease]:
-        """All stored releases by digest, oldest first."""
+        """All stored releases by digest, oldest first, but for those whose blobs were pruned."""
         with self._lock:
-            rows = self._db.execute("SELECT digest, body FROM release ORDER BY stored_at").fetchall()
+            rows = self._db.execute(
+                "SELECT digest, body FROM release WHERE digest NOT IN (SELECT release FROM pruned)"
+                " ORDER BY stored_at"
+            ).fetchall()
         return {row["digest"]: DeviceRelease.model_validate_json(row["body"]) for row in rows}
+
+    def committed(self) -> tuple[str, ...]:
+        """Digests of releases in the order in which they were committed; one comes as often as it was."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT release FROM operation WHERE state = ? ORDER BY id", (ActivationState.COMMITTED,)
+            ).fetchall()
+        return tuple(row["release"] for row in rows)
+
+    def forget(self, releases: Iterable[str]) -> None:
+        """Marks releases whose blobs are pruned. They can be staged again; until then nobody is told of them."""
+        now = time.time()
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO pruned VALUES (?, ?)", [(each, now) for each in releases])
 
     def active(self) -> str | None:
         """Digest of the release that this device serves, whatever is being attempted besides."""
@@ -141,7 +172,8 @@ class Journal:
         outcome: Outcome | None = None,
     ) -> Operation:
         """Writes the next state, its event, and in the same transaction what the state implies: `committed`
-        makes the release active and lifts its quarantine, `reverted` and `revert_failed` bar it."""
+        makes the release active and lifts its quarantine, `reverted` and `revert_failed` bar it, unless it is what is
+        served anyway."""
         now = time.time()
         with self._transaction() as db:
             db.execute(
@@ -153,7 +185,7 @@ class Journal:
             if state is ActivationState.COMMITTED:
                 db.execute("INSERT OR REPLACE INTO pointer VALUES ('active', ?)", (current.release,))
                 db.execute("DELETE FROM quarantine WHERE release = ?", (current.release,))
-            elif state in (ActivationState.REVERTED, ActivationState.REVERT_FAILED):
+            elif state in _BARRING and not _is_active(db, current.release):
                 db.execute(
                     "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?)",
                     (current.release, current.number, current.reason or "it did not stay up", now),
@@ -195,6 +227,24 @@ class Journal:
         with self._transaction() as db:
             db.execute("UPDATE event SET reported = 1 WHERE id = ?", (event,))
 
+    def ask(self, operation: int) -> None:
+        """Remembers that an operation's activation was asked for."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO pointer VALUES ('asked', ?)", (f"{operation} 0",))
+
+    def asked_again(self, operation: int, most: int) -> bool:
+        """Whether an operation's activation was asked for; true `most` times at most, so that what ends the agent each
+        time is left alone in the end."""
+        with self._transaction() as db:
+            row = db.execute("SELECT value FROM pointer WHERE name = 'asked'").fetchone()
+            known, _, count = (row["value"] if row else "").partition(" ")
+            if known != str(operation) or int(count) >= most:
+                return False
+            db.execute(
+                "UPDATE pointer SET value = ? WHERE name = 'asked'", (f"{operation} {int(count) + 1}",)
+            )
+            return True
+
     # -- quarantine ------------------------------------------------------------------------------------
 
     def quarantined(self) -> tuple[Quarantined, ...]:
@@ -233,6 +283,14 @@ class Journal:
         if row is None:
             raise NotFound(f"this device knows no operation {identity}")
         return _operation_of(row)
+
+
+_BARRING = (ActivationState.REVERTED, ActivationState.REVERT_FAILED)
+
+
+def _is_active(db: sqlite3.Connection, release: str) -> bool:
+    row = db.execute("SELECT value FROM pointer WHERE name = 'active'").fetchone()
+    return row is not None and row["value"] == release
 
 
 def _operation_of(row: sqlite3.Row) -> Operation:

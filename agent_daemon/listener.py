@@ -21,7 +21,8 @@ class Server(uvicorn.Server):
         yield
 
 
-def server(app: ASGIApp) -> Server:
+def server(app: ASGIApp, finish: int = 5) -> Server:
+    """`finish` is how many seconds the answers that are under way have when it is to end."""
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -31,7 +32,7 @@ def server(app: ASGIApp) -> Server:
         ws="none",
         http="h11",
         loop="asyncio",
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=finish,
     )
     return Server(config)
 

@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent_daemon.activation import memory_bound, on_demand, resident
-from agent_daemon.contract.release import DeviceRelease, Probe, Sampling, ServedModel
+from agent_daemon.contract.health import Health, HealthClock
+from agent_daemon.contract.release import DeviceRelease, Probe, ServedModel
 from agent_daemon.contract.wire import WorkerStatus
 from agent_daemon.errors import WorkerFailure
 from agent_daemon.residency import LOAD_SECONDS, Residents
 from agent_daemon.supervisor import Supervisor
-from agent_daemon.worker_messages import Done, Generate, Refused
+from agent_daemon.worker_messages import Choosing, Done, Generate, Refused
 from agent_daemon.worker_process import WorkerProcess
 
-_PAUSE = 0.5
+_PAUSE, _SHORTEST_PAUSE = 0.5, 0.05
 """Seconds between two rounds of checks."""
 
 
@@ -63,7 +64,7 @@ class _Watch:
     async def hold(self, models: Sequence[ServedModel], seconds: float) -> None:
         """Returns once all checks of the loaded `models` have held for `seconds`. Raises ProbeFailed."""
         deadline = time.monotonic() + self.probe.timeout
-        healthy_since: float | None = None
+        healthy = HealthClock(seconds)
         last = ""
         while True:
             try:
@@ -72,18 +73,21 @@ class _Watch:
                 ):
                     for model in models:
                         await _check(model, self.probe, self.supervisor)
-                healthy_since = healthy_since or time.monotonic()
-                if time.monotonic() - healthy_since >= seconds:
+                if healthy.probed(Health.GOOD, time.monotonic()):
                     return
             except _NotYet as reason:
                 if str(reason) != last:
                     self.note(f"{reason}; waiting for it to hold {seconds:g} s")
-                last, healthy_since = str(reason), None
+                last = str(reason)
+                healthy.probed(Health.BAD, time.monotonic())
             except TimeoutError:
                 last = last or "the model did not answer the probe"
+                healthy.probed(Health.UNKNOWN, time.monotonic())
             if time.monotonic() >= deadline:
                 raise ProbeFailed(f"not healthy within {self.probe.timeout:g} s: {last or 'too little time'}")
-            await asyncio.sleep(min(_PAUSE, max(0.0, deadline - time.monotonic())))
+            # What is left of the time that it has to hold may be shorter than a pause.
+            left = max(_SHORTEST_PAUSE, seconds - healthy.counted)
+            await asyncio.sleep(min(_PAUSE, left, max(0.0, deadline - time.monotonic())))
 
 
 async def _check(model: ServedModel, probe: Probe, supervisor: Supervisor) -> None:
@@ -115,7 +119,7 @@ async def _check_answer(model: ServedModel, probe: Probe, process: WorkerProcess
     request = Generate(
         id=0,
         messages=({"role": "user", "content": probe.prompt},),
-        sampling=Sampling(temperature=0),
+        sampling=Choosing(temperature=0),
         max_tokens=probe.max_tokens,
     )
     async for event in process.generate(request):

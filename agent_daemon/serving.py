@@ -45,6 +45,11 @@ class Serving:
         async with self._changed:
             self._held = True
 
+    @property
+    def held(self) -> bool:
+        """Whether new requests wait for an exchange of releases."""
+        return self._held
+
     def names(self) -> tuple[str, ...]:
         return tuple(self._routes)
 

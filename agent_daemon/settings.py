@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent_daemon.contract import digest, sizes
+from agent_daemon.contract.swarm import DEFAULT_UPLOAD_RATE
 from agent_daemon.errors import UsageProblem
 
 DEFAULT_LISTEN = "127.0.0.1:11500"
@@ -48,6 +49,8 @@ class Settings:
     key_hashes: frozenset[str] = frozenset()
     ram_limit: int | None = None
     hub: Hub | None = None
+    swarm_rate: int = DEFAULT_UPLOAD_RATE
+    """Bytes a second that this device gives to the others of its site, when it is asked to; 0: none."""
 
     @property
     def socket(self) -> Path:
@@ -74,7 +77,7 @@ def parse_listen(text: str) -> Listen:
     return Listen(host, int(port))
 
 
-FILE_KEYS = ("listen", "ram_limit", "api_keys", "hub", "hub_token_file")
+FILE_KEYS = ("listen", "ram_limit", "api_keys", "hub", "hub_token_file", "swarm_rate")
 """What a settings file may say, each a text as the flag of that name has it."""
 
 
@@ -105,6 +108,11 @@ def parse_size(text: str) -> int:
         return sizes.parse_size(text)
     except ValueError as error:
         raise UsageProblem(str(error)) from None
+
+
+def parse_swarm_rate(text: str) -> int:
+    """Bytes a second of a size such as `20MiB`; `off` is 0. Raises UsageProblem."""
+    return 0 if text.strip() in ("off", "0") else parse_size(text)
 
 
 def read_key_hashes(path: Path) -> frozenset[str]:

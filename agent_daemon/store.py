@@ -1,45 +1,40 @@
 """Blobs by digest: received in pieces, resumed after any interruption, in place only when verified.
 
     blobs/<2 hex>/<64 hex>    complete, verified, read-only
-    partial/<64 hex>          what has arrived so far of a blob
+    partial/<64 hex>          what has arrived so far of a blob, see `partial`
     views/<64 hex>/<name>     hard links under their own names, for an artifact split into several files
+    noted/<64 hex>            what a blob's file looked like when it was last verified, and when that was
+    going/                    what was pruned and is not deleted yet: out of sight at once, however large it is
 
 Plain blocking code; a caller in asyncio uses `to_thread`. Several processes may share a root.
 """
 
 import errno
-import fcntl
-import hashlib
 import os
-import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Self
 
 from agent_daemon.contract import digest as digests
 from agent_daemon.contract.release import Artifact
-from agent_daemon.errors import BlobsMissing, Conflict, DigestMismatch, NoSpace, UsageProblem
+from agent_daemon.errors import BlobsMissing, Conflict
+from agent_daemon.partial import Partial, Places, claim, free_bytes, hex_of, look_of, note, open_partial
 
-EMPTY = digests.of_bytes(b"")
-RESERVE = 64 * 1024 * 1024
-"""Bytes of the disk that blobs leave free, for the journal, the spool and the rest of the machine."""
-
-_HEX = re.compile(r"[0-9a-f]{64}")
-_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_MOMENT = 10.0
+"""Seconds without a byte after which a transfer no longer counts as going on."""
 
 
 @dataclass(frozen=True)
-class PrunePlan:
-    """What `prune` would delete, and the bytes on disk that it would free."""
+class Contents:
+    """What is here, whole and in part, with the bytes that it takes."""
 
-    blobs: tuple[str, ...] = ()
-    partials: tuple[str, ...] = ()
-    views: tuple[str, ...] = ()
-    """Names of folders under views/."""
-    bytes: int = 0
+    blobs: Mapping[str, int]
+    partials: Mapping[str, int]
 
 
 class Store:
@@ -47,16 +42,24 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._blobs = root / "blobs"
-        self._partials = root / "partial"
-        self._views = root / "views"
-        for folder in (self._blobs, self._partials, self._views):
-            folder.mkdir(parents=True, exist_ok=True)
+        self._places = Places(str(root))
+        self._places.make()
+        self._blobs = Path(self._places.blobs)
+        self._partials = Path(self._places.partials)
+        self._views = Path(self._places.views)
+        self._going = root / "going"
+        self._going.mkdir(exist_ok=True)
+        self._swarm = root / "swarm"
+        self._reading = threading.Lock()
+        self._damaged: set[str] = set()
+        self.damages = 0
+        """How often a damaged blob was found."""
+        self._looks: dict[str, str] = {}
+        """As what is noted, for when the disk is too full for notes."""
 
     def path(self, digest: str) -> Path:
         """Where the blob is, or would be. Raises UsageProblem for text that is not a digest."""
-        name = _hex(digest)
-        return self._blobs / name[:2] / name
+        return Path(self._places.blob(digest))
 
     def has(self, digest: str) -> bool:
         """Whether the whole blob is here. It was verified when it arrived; see `verify`."""
@@ -69,6 +72,28 @@ class Store:
         except FileNotFoundError:
             return 0
 
+    def free(self) -> int:
+        """Bytes that the file system of the blobs has left for this user; some of them stay free, see `RESERVE`."""
+        return free_bytes(self._places.partials)
+
+    def receiving(self, digest: str) -> bool:
+        """Whether somebody is writing this blob right now."""
+        path = self._partial_path(digest)
+        if not path.exists():
+            return False
+        try:
+            os.close(claim(str(path), digest))
+        except Conflict:
+            return True
+        return False
+
+    def arriving(self) -> bool:
+        """Whether bytes of some blob have come within the last moments."""
+        recent = time.time() - _MOMENT
+        with suppress(FileNotFoundError):
+            return any(path.stat().st_mtime >= recent for path in self._partials.iterdir())
+        return False
+
     def verify(self, digest: str) -> bool:
         """Whether the blob is here and still has its digest. Reads all of it; deletes nothing."""
         try:
@@ -77,47 +102,87 @@ class Store:
         except FileNotFoundError:
             return False
 
-    def open_partial(self, digest: str, size: int, offset: int) -> "Partial":
-        """Begins or resumes receiving a blob of `size` bytes at `offset`; what is held is hashed first.
-
-        Raises Conflict when `offset` is not what is held, when somebody else is writing this blob, or when it
-        is complete already; NoSpace when the rest would not leave `RESERVE` free; DigestMismatch for the
-        digest of an empty file, or when more is held than the blob has (that is then deleted); UsageProblem
-        for text that is not a digest.
-        """
-        path = self._partial_path(digest)
-        if digest == EMPTY or size < 1:
-            raise DigestMismatch(f"{digest} with a size of {size} is refused: an empty file is never a model")
-        descriptor = _claim(path, digest)
-        partial = Partial(digest, size, path, self.path(digest), descriptor)
-        try:
-            partial._resume(offset)
-        except BaseException:
-            partial.close()
-            raise
-        return partial
+    def open_partial(self, digest: str, size: int, offset: int) -> Partial:
+        """Begins or resumes receiving a blob, see `partial.open_partial`."""
+        return open_partial(self._places, digest, size, offset)
 
     def discard(self, digest: str) -> None:
-        """Deletes a blob that `verify` found damaged, and the views with it, so that it can be sent again."""
-        path = self.path(digest)
-        with suppress(FileNotFoundError):
-            damaged = _identity(path)
-            for view in self._view_folders():
-                if any(_identity(file) == damaged for file in view.iterdir()):
-                    shutil.rmtree(view)
-            path.unlink()
+        """Deletes a damaged blob, and the views with it, so that it can be sent again."""
+        self.set_aside((digest,), ())
+        self.empty()
+
+    # -- integrity ---------------------------------------------------------------------------------------
+
+    def changed(self, digest: str) -> bool:
+        """Whether a blob's file is another one, or was written to, since it was verified. False where it is not
+        here, or nobody noted how it was. Costs next to nothing."""
+        noted = self._noted(digest)
+        try:
+            look = look_of(self.path(digest).stat())
+        except FileNotFoundError:
+            return False
+        return noted is not None and look not in (noted[0], self._looks.get(digest))
+
+    def noted_at(self, digest: str) -> float:
+        """When a blob was last read and found right, in seconds since the epoch; 0 where that is not known."""
+        noted = self._noted(digest)
+        return noted[1] if noted else 0.0
+
+    def sound(self, digest: str) -> bool:
+        """Whether the blob is here and has not been damaged. One that changed is read again, all of it: damaged, it is
+        deleted, so that it is missing and sent again. Raises OSError when it cannot be read for another reason."""
+        if not self.has(digest):
+            return False
+        if not self.changed(digest):
+            return True
+        with self._reading:
+            # Somebody else may have read it meanwhile.
+            if not self.changed(digest):
+                return self.has(digest)
+            try:
+                with self.path(digest).open("rb", buffering=0) as file:
+                    before = os.fstat(file.fileno())
+                    return self.confirm(digest, _content(file), before)
+            except FileNotFoundError:
+                return False
+
+    def confirm(self, digest: str, content: str | None, before: os.stat_result) -> bool:
+        """Takes note of the digest that a blob's content turned out to have, and what its file looked like `before` it
+        was read; None: the disk is broken there. Deletes a damaged blob, unless it is another file by now. Whether
+        the blob is here and sound."""
+        if content == digest:
+            self._looks[digest] = look_of(before)
+            note(self._places, digest, before)
+        elif _identity(self.path(digest)) == (before.st_dev, before.st_ino):
+            self._damaged.add(digest)
+            self.damages += 1
+            self.discard(digest)
+        return self.has(digest)
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """Blobs that were found damaged, as long as they are not here again. Sorted."""
+        return tuple(sorted(digest for digest in tuple(self._damaged) if not self.has(digest)))
+
+    def _noted(self, digest: str) -> tuple[str, float] | None:
+        try:
+            with open(self._places.note(digest)) as file:
+                look, _, at = file.read().rpartition(" ")
+            return look, float(at)
+        except (FileNotFoundError, ValueError):
+            return None
 
     # -- models ------------------------------------------------------------------------------------------
 
     def model_path(self, artifact: Artifact) -> Path:
         """The file to load an artifact from: the first of its parts, beside the others where it is split
-        (llama.cpp finds them by name). Raises BlobsMissing naming the digests that are not here."""
-        missing = [file.digest for file in artifact.files if not self.has(file.digest)]
+        (llama.cpp finds them by name). Raises BlobsMissing naming the digests that are not here or damaged."""
+        missing = [file.digest for file in artifact.files if not self.sound(file.digest)]
         if missing:
             raise BlobsMissing(f"{artifact.ref} is not complete on this device: missing {', '.join(missing)}")
         if len(artifact.files) == 1:
             return self.path(artifact.files[0].digest)
-        view = self._views / _hex(artifact.digest)
+        view = self._views / hex_of(artifact.digest)
         view.mkdir(exist_ok=True)
         for file in artifact.files:
             _link(self.path(file.digest), view / file.name)
@@ -128,196 +193,59 @@ class Store:
     def digests(self) -> tuple[str, ...]:
         """Digests of all complete blobs, sorted."""
         return tuple(
-            sorted(_digest_of(path) for path in self._blobs.glob("*/*") if _HEX.fullmatch(path.name))
+            sorted(_digest_of(path) for path in self._blobs.glob("*/*") if digests.is_hex(path.name))
         )
 
-    def prune_plan(self, keep: frozenset[str]) -> PrunePlan:
-        """What is here beyond the digests in `keep`; a split artifact's view goes with any of its blobs.
-        Deletes nothing, and never counts files that are not the store's own."""
-        blobs = {_digest_of(path): path for path in self._blobs.glob("*/*") if _HEX.fullmatch(path.name)}
-        partials = {_digest_of(path): path for path in self._partials.iterdir() if _HEX.fullmatch(path.name)}
-        surplus_blobs = sorted(blobs.keys() - keep)
-        surplus_partials = sorted(partials.keys() - keep)
-        kept = {_identity(path) for digest, path in blobs.items() if digest in keep}
-        views = [
-            view.name
-            for view in self._view_folders()
-            if not all(_identity(file) in kept for file in view.iterdir())
-        ]
-        return PrunePlan(
-            blobs=tuple(surplus_blobs),
-            partials=tuple(surplus_partials),
-            views=tuple(sorted(views)),
-            bytes=sum(_on_disk(blobs[digest]) for digest in surplus_blobs)
-            + sum(_on_disk(partials[digest]) for digest in surplus_partials),
+    def contents(self) -> Contents:
+        """What is here. Never counts files that are not the store's own."""
+        return Contents(
+            {_digest_of(path): _size(path) for path in self._blobs.glob("*/*") if digests.is_hex(path.name)},
+            {_digest_of(path): _size(path) for path in self._partials.iterdir() if digests.is_hex(path.name)},
         )
 
-    def prune(self, plan: PrunePlan) -> None:
-        """Deletes what the plan names. What is gone already is fine, and a blob that is being received right
-        now stays. A model in use keeps its memory: the kernel frees the bytes when the last user is done."""
-        for name in plan.views:
-            shutil.rmtree(self._views / name, ignore_errors=True)
-        for digest in plan.blobs:
-            self.path(digest).unlink(missing_ok=True)
-        for digest in plan.partials:
+    def set_aside(self, blobs: Iterable[str], partials: Iterable[str]) -> None:
+        """Takes blobs, partial ones, and the views of either out of sight, to be deleted by `empty`. What is gone
+        already is fine, and a blob that is being received right now stays. A model in use keeps its memory: the kernel
+        frees the bytes when the last user is done."""
+        going = {
+            path: identity for path in map(self.path, blobs) if (identity := _identity(path)) is not None
+        }
+        for view in self._view_folders():
+            if any(_identity(file) in going.values() for file in view.iterdir()):
+                view.rename(self._aside(view))
+        for path in going:
+            second = self._swarm / path.name
+            if _identity(second) == going[path]:
+                second.unlink(missing_ok=True)
+            Path(self._places.note(_digest_of(path))).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                path.rename(self._aside(path))
+        for digest in partials:
             path = self._partial_path(digest)
             if path.exists():
                 with suppress(Conflict):
-                    descriptor = _claim(path, digest)
+                    descriptor = claim(str(path), digest)
                     try:
-                        path.unlink()
+                        path.rename(self._aside(path))
                     finally:
                         os.close(descriptor)
 
+    def empty(self) -> None:
+        """Deletes what was set aside, also by an agent before this one. Takes time where it is large."""
+        for path in self._going.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _aside(self, path: Path) -> Path:
+        return self._going / f"{path.name}.{time.monotonic_ns()}"
+
     def _partial_path(self, digest: str) -> Path:
-        return self._partials / _hex(digest)
+        return Path(self._places.partial(digest))
 
     def _view_folders(self) -> list[Path]:
-        return [path for path in self._views.iterdir() if _HEX.fullmatch(path.name) and path.is_dir()]
-
-
-class Partial:
-    """One blob on its way in, for one thread at a time. Leaving it as a context keeps what has arrived."""
-
-    def __init__(self, digest: str, size: int, path: Path, target: Path, descriptor: int) -> None:
-        self.digest = digest
-        self.size = size
-        self._path = path
-        self._target = target
-        self._descriptor = descriptor
-        self._offset = 0
-        self._hash = hashlib.sha256()
-
-    @property
-    def offset(self) -> int:
-        """Bytes held so far."""
-        return self._offset
-
-    def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Appends bytes. Raises DigestMismatch when they exceed the size (the partial is then deleted), and
-        NoSpace when the disk is full: what fitted is kept, and counted in `offset`."""
-        if self._offset + len(chunk) > self.size:
-            self._delete()
-            raise DigestMismatch(
-                f"{self.digest} was announced with {self.size} bytes and more were sent "
-                f"({self._offset + len(chunk)} so far); what had arrived is deleted"
-            )
-        rest = memoryview(chunk)
-        with self._space():
-            while rest:
-                written = os.write(self._descriptor, rest)
-                self._hash.update(rest[:written])
-                self._offset += written
-                rest = rest[written:]
-
-    def finish(self) -> Path:
-        """Verifies size and digest and puts the blob in its place, durably; closes this writer.
-
-        Raises DigestMismatch naming what was expected and what came (the partial is then deleted), NoSpace.
-        """
-        got = f"sha256:{self._hash.hexdigest()}"
-        if self._offset != self.size or got != self.digest:
-            self._delete()
-            raise DigestMismatch(
-                f"expected {self.digest} of {self.size} bytes and got {got} of {self._offset} bytes; "
-                "what had arrived is deleted",
-                hint="Send it again; if that fails the same way, the file at its source has changed.",
-            )
-        with self._space():
-            os.fsync(self._descriptor)
-        self._target.parent.mkdir(exist_ok=True)
-        self._path.rename(self._target)
-        # Not before: a crash in between would leave a partial that nobody could resume.
-        os.fchmod(self._descriptor, 0o444)
-        for folder in (self._target.parent, self._target.parent.parent, self._path.parent):
-            _sync_folder(folder)
-        self._release()
-        return self._target
-
-    def close(self) -> None:
-        """Stops, keeping what has arrived for a later `open_partial`. Nothing happens the second time."""
-        if self._descriptor >= 0:
-            # Not to lose hours of transfer to a power cut right after it. Failing at it loses only that.
-            with suppress(OSError):
-                os.fsync(self._descriptor)
-            self._release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _resume(self, offset: int) -> None:
-        if self._target.is_file():
-            self._delete()
-            raise Conflict(f"{self.digest} is here already; nothing has to be sent")
-        held = os.fstat(self._descriptor).st_size
-        if held > self.size:
-            self._delete()
-            raise DigestMismatch(
-                f"{held} bytes were held of {self.digest}, which has {self.size}; they are deleted: send all"
-            )
-        if offset != held:
-            raise Conflict(
-                f"{held} bytes of {self.digest} are held and the sender starts at {offset}; send from {held}"
-            )
-        needed, free = self.size - held, self._free()
-        if needed > max(free - RESERVE, 0):
-            raise self._no_space(needed, free)
-        while chunk := os.read(self._descriptor, min(digests.CHUNK, held - self._offset)):
-            self._hash.update(chunk)
-            self._offset += len(chunk)
-
-    @contextmanager
-    def _space(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _OUT_OF_SPACE:
-                raise
-            raise self._no_space(self.size - self._offset, self._free()) from error
-
-    def _no_space(self, needed: int, free: int) -> NoSpace:
-        return NoSpace(
-            f"{self.digest} needs {needed} more bytes and {free} are free at {self._path.parent.parent}, "
-            f"of which {RESERVE} stay free",
-            hint="Free disk space on the device, or prune releases that it no longer needs.",
-        )
-
-    def _free(self) -> int:
-        return shutil.disk_usage(self._path.parent).free
-
-    def _delete(self) -> None:
-        self._path.unlink(missing_ok=True)
-        self._release()
-
-    def _release(self) -> None:
-        """Closing gives up the claim too, whichever way this process ends."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def _claim(path: Path, digest: str) -> int:
-    """Opens a partial for this writer alone, creating it. Raises Conflict when another one has it.
-
-    The kernel's lock ends with its holder, so no crash leaves a stale one.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The other writer may have finished or deleted it between the two calls above.
-        ours = os.path.samestat(os.fstat(descriptor), path.stat())
-    except (BlockingIOError, FileNotFoundError):
-        ours = False
-    except BaseException:
-        os.close(descriptor)
-        raise
-    if not ours:
-        os.close(descriptor)
-        raise Conflict(f"{digest} is being received already; wait for that, or ask again what is held")
-    return descriptor
+        return [path for path in self._views.iterdir() if digests.is_hex(path.name) and path.is_dir()]
 
 
 def _link(blob: Path, name: Path) -> None:
@@ -330,32 +258,29 @@ def _link(blob: Path, name: Path) -> None:
         name.hardlink_to(blob)
 
 
-def _hex(digest: str) -> str:
-    try:
-        return digests.hex_of(digest)
-    except ValueError as error:
-        raise UsageProblem(f"{error}") from error
-
-
 def _digest_of(path: Path) -> str:
     return f"sha256:{path.name}"
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
+def _content(file: FileIO) -> str | None:
+    try:
+        return digests.of_stream(file)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
     return found.st_dev, found.st_ino
 
 
-def _on_disk(path: Path) -> int:
+def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

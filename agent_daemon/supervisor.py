@@ -6,7 +6,7 @@ share it, across releases too. Which of them are in memory is decided elsewhere 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from agent_daemon import telemetry
@@ -14,6 +14,7 @@ from agent_daemon.changes import Changes
 from agent_daemon.contract.release import Placement, Residency, ServedModel
 from agent_daemon.contract.wire import WorkerEvent, WorkerState, WorkerStatus
 from agent_daemon.errors import WorkerFailure
+from agent_daemon.shared_worker import placed_vram, together
 from agent_daemon.worker_messages import Ready
 from agent_daemon.worker_process import WorkerProcess
 
@@ -46,6 +47,8 @@ class _Seat:
     active: int = 0
     used: float = 0.0
     task: asyncio.Task[None] | None = None
+    ending: bool = False
+    """Whether its process is being ended for good."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +103,18 @@ class Supervisor:
         for model in models:
             sharing.setdefault(model.engine_key(), []).append(model)
         for key, sharers in sharing.items():
-            names, residency = tuple(model.name for model in sharers), _together(sharers)
+            names, residency = tuple(model.name for model in sharers), together(sharers)
             seat = self._seats.get(key)
-            if seat is None or seat.state is WorkerState.STOPPED:
+            if seat is None or seat.state is WorkerState.STOPPED or seat.ending:
                 self._seats[key] = _Seat(sharers[-1], names, residency, restart)
                 if not residency.on_demand:
                     self.load(key)
             else:
                 seat.model, seat.names, seat.residency = sharers[-1], names, residency
                 seat.restart = seat.restart or restart
+                if seat.state is WorkerState.DRAINING and seat.ready is not None:
+                    # It was to go when its answers are finished, and is wanted again before.
+                    self._set(seat, WorkerState.READY)
 
     def load(self, key: str) -> None:
         """Begins to load a worker that is not in memory; `settled` waits for what comes of it. Raises
@@ -161,7 +167,7 @@ class Supervisor:
     def end_request(self, key: str, tokens_per_second: float | None) -> None:
         """The other half of `begin_request`; may be called after the worker is gone."""
         if seat := self._seats.get(key):
-            seat.active -= 1
+            seat.active = max(0, seat.active - 1)
             seat.used = time.monotonic()
             if tokens_per_second is not None:
                 seat.tokens_per_second = tokens_per_second
@@ -186,27 +192,63 @@ class Supervisor:
             await self._end(seat)
             self._set(seat, WorkerState.UNLOADED)
 
+    async def retire(self, key: str, *, drain: float) -> None:
+        """Takes a worker out of memory after its running requests, waiting at most `drain` seconds for them, and keeps
+        its place: who asks for it meanwhile waits until it is loaded again."""
+        seat = self._seats.get(key)
+        if seat is None or seat.state is not WorkerState.READY:
+            return
+        self._set(seat, WorkerState.DRAINING)
+        if await self._drained(seat, drain):
+            await self._end(seat)
+            self._set(seat, WorkerState.UNLOADED)
+            self._tell(seat, "stopped", "its file was replaced")
+
     async def stop(self, keys: Iterable[str], *, drain: float) -> None:
-        """Ends workers, each after its running requests, waiting at most `drain` seconds for them."""
+        """Ends workers, each after its running requests, waiting at most `drain` seconds for them. One that is wanted
+        again meanwhile (`start`) stays."""
         await asyncio.gather(*(self._stop(key, drain) for key in list(keys) if key in self._seats))
 
     async def _stop(self, key: str, drain: float) -> None:
         seat = self._seats[key]
+        if seat.ending and await self._ended(seat):
+            return
         seat.restart = False
         before = seat.state
         # Whatever it was doing: an end that was asked for is no crash.
         self._set(seat, WorkerState.DRAINING)
-        if before is WorkerState.READY and seat.active > 0:
-            try:
-                await asyncio.wait_for(self.changes.until(lambda: seat.active <= 0), drain)
-            except TimeoutError:
-                seat.error = f"{seat.active} requests were still running after {drain:g} s"
-        await self._end(seat)
+        if not await self._drained(seat, drain) and (not seat.ending or await self._ended(seat)):
+            return
+        seat.ending = True
+        try:
+            await self._end(seat)
+        finally:
+            # Also where this is cancelled: then the next one ends it.
+            seat.ending = False
+            self.changes.tell()
         self._set(seat, WorkerState.STOPPED)
         if self._seats.get(key) is seat:
             del self._seats[key]
         if before is not WorkerState.UNLOADED:
             self._tell(seat, "stopped", None)
+
+    async def _ended(self, seat: _Seat) -> bool:
+        """Waits for somebody else who is ending a worker; whether it is gone then."""
+        await self.changes.until(lambda: not seat.ending)
+        return seat.process is None
+
+    async def _drained(self, seat: _Seat, seconds: float) -> bool:
+        """True once a draining worker has no request, or has had its time; false if it is wanted again or ended already."""
+        if seat.active <= 0:
+            return True
+        try:
+            await asyncio.wait_for(
+                self.changes.until(lambda: seat.active <= 0 or seat.state is not WorkerState.DRAINING),
+                seconds,
+            )
+        except TimeoutError:
+            seat.error = f"{seat.active} requests were still running after {seconds:g} s"
+        return seat.state is WorkerState.DRAINING and not seat.ending
 
     async def _end(self, seat: _Seat) -> None:
         if seat.process is not None:
@@ -235,6 +277,10 @@ class Supervisor:
     def occupants(self) -> tuple[Occupancy, ...]:
         """Every worker that is in memory, or on its way into it or out of it."""
         return tuple(self.seated(key) for key in self.running())
+
+    def longest_request(self, key: str) -> float:
+        """Seconds that a request to a worker may take at most. Raises WorkerFailure when there is no such worker."""
+        return self._seat(key).model.limits.request_timeout
 
     def seated(self, key: str) -> Occupancy:
         """A worker's place, in memory or not. Raises WorkerFailure when there is no such worker."""
@@ -269,7 +315,7 @@ class Supervisor:
             ram_private_bytes=private,
             ram_repacked_bytes=seat.ready.ram_repacked_bytes if seat.ready else 0,
             gpu_vram=vram or {},
-            vram_bytes=_placed_vram(placement, vram),
+            vram_bytes=placed_vram(placement, vram),
             tokens_per_second=seat.tokens_per_second,
             active_requests=seat.active,
             error=seat.error,
@@ -336,24 +382,3 @@ class Supervisor:
     def _tell(self, seat: _Seat, what: str, detail: str | None) -> None:
         for name in seat.names:
             self._report(WorkerEvent.model_validate({"model": name, "what": what, "detail": detail}))
-
-
-def _placed_vram(placement: Placement, held: Mapping[str, int] | None) -> int | None:
-    """What a worker holds of the GPUs that it was placed on; None unless that is known of each."""
-    if held is None:
-        return None
-    uuids = [part.uuid for part in placement.gpus]
-    if not uuids:
-        return sum(held.values())
-    return sum(held[uuid] for uuid in uuids) if all(uuid in held for uuid in uuids) else None
-
-
-def _together(sharers: list[ServedModel]) -> Residency:
-    """What a worker has to be so that every model that shares it has what it asks for."""
-    idle = [model.residency.idle_ttl for model in sharers]
-    longest = [each for each in idle if each is not None]
-    return Residency(
-        pinned=any(model.residency.pinned for model in sharers),
-        on_demand=all(model.residency.on_demand for model in sharers),
-        idle_ttl=max(longest) if len(longest) == len(idle) else None,
-    )

@@ -10,6 +10,8 @@ import sys
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from agent_daemon.errors import WorkerFailure
 from agent_daemon.worker_messages import (
     CHUNK,
@@ -23,12 +25,15 @@ from agent_daemon.worker_messages import (
     Generate,
     Inspect,
     Load,
+    Measure,
+    Measured,
     Ready,
     Refused,
     Request,
     Stats,
     Tokenize,
     Tokens,
+    Unmeasured,
     Vectors,
     parse_event,
 )
@@ -61,6 +66,7 @@ class WorkerProcess:
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         # Nobody may be waiting when a worker fails; that is no reason for asyncio to complain.
         self._ready.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._measured: asyncio.Future[Measured | Unmeasured | Failed] | None = None
         self._stopping = False
         self.ended = asyncio.Event()
         self.end_reason = ""
@@ -68,8 +74,9 @@ class WorkerProcess:
         self._task = asyncio.create_task(self._read())
 
     @classmethod
-    async def spawn(cls, load: Load, log: Path, environment: Mapping[str, str]) -> "WorkerProcess":
-        """Starts a worker that loads a model; its stderr goes to `log`, which is begun anew past 1 MiB."""
+    async def spawn(cls, load: Load | None, log: Path, environment: Mapping[str, str]) -> "WorkerProcess":
+        """Starts a worker that loads a model, or waits for `load`; its stderr goes to `log`, which is begun anew past
+        1 MiB."""
         ours, theirs = socket.socketpair()
         with theirs:
             if log.exists() and log.stat().st_size > _LOG_LIMIT:
@@ -85,8 +92,20 @@ class WorkerProcess:
                 )
         reader, writer = await asyncio.open_connection(sock=ours, limit=_READ_SIZE)
         worker = cls(process, reader, writer)
-        worker._send(load)
+        if load is not None:
+            worker.load(load)
         return worker
+
+    def load(self, load: Load) -> None:
+        """Begins to load a model: once, and before anything is asked of it."""
+        self._send(load)
+
+    async def measure(self, load: Load) -> Measured | Unmeasured | Failed:
+        """What a model would take, asked of a worker that has loaded nothing. Raises WorkerFailure when it ends without
+        an answer; after Failed it ends."""
+        self._measured = asyncio.get_running_loop().create_future()
+        self._send(Measure(load=load))
+        return await self._measured
 
     @property
     def pid(self) -> int:
@@ -136,7 +155,7 @@ class WorkerProcess:
     async def _ask(self, command: Request) -> AsyncGenerator[Answer, None]:
         if self.ended.is_set():
             raise WorkerFailure(self.end_reason)
-        command = command.model_copy(update={"id": next(self._ids)})
+        command = replace(command, id=next(self._ids))
         answers: asyncio.Queue[Answer | None] = asyncio.Queue()
         self._requests[command.id] = answers
         finished = False
@@ -156,7 +175,7 @@ class WorkerProcess:
             if not finished:
                 self._send(Cancel(id=command.id))
 
-    def _send(self, message: Load | Request | Cancel) -> None:
+    def _send(self, message: Load | Measure | Request | Cancel) -> None:
         # Writing to a worker that is gone is no error here: its end reaches every waiting request by itself.
         if not self._writer.is_closing():
             self._writer.write(message.frame())
@@ -183,6 +202,11 @@ class WorkerProcess:
                 event = parse_event(body)
                 if isinstance(event, Ready):
                     self._ready.set_result(event)
+                elif isinstance(event, Measured | Unmeasured | Failed) and self._measured is not None:
+                    self._measured.set_result(event)
+                    self._measured = None
+                elif isinstance(event, Measured | Unmeasured):
+                    raise ValueError("a measurement that nobody asked for")
                 elif isinstance(event, Failed):
                     failure = event.message
                 elif answers := self._requests.get(event.id):
@@ -207,6 +231,8 @@ class WorkerProcess:
         self.ended.set()
         if not self._ready.done():
             self._ready.set_exception(WorkerFailure(reason))
+        if self._measured is not None and not self._measured.done():
+            self._measured.set_exception(WorkerFailure(reason))
         for answers in self._requests.values():
             answers.put_nowait(None)
 

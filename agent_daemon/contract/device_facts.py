@@ -49,6 +49,8 @@ class Facts(Message):
 
     agent_id: str
     agent_version: str
+    agent_build: str | None = None
+    """The version as bootstrap installed it, the bundle's digest in it; None from an agent that does not tell."""
     hostname: str | None = None
     os: str | None = None
     kernel: str | None = None

@@ -7,29 +7,20 @@ deployed twice is the same release: that is what makes a quarantine hold and a d
 
 import json
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, PlainSerializer, StringConstraints
 
 from agent_daemon.contract import digest as digests
+from agent_daemon.contract.kinds import KvType as KvType
+from agent_daemon.contract.kinds import Task as Task
+from agent_daemon.contract.sampling import Sampling as Sampling
+from agent_daemon.contract.value import Value as Value
 
 DigestText = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$")]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 AdapterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-
-KvType = Literal["f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
-Task = Literal["chat", "embeddings"]
-
-
-class Value(BaseModel):
-    """A frozen value; unknown keys are an error, so a typo or a newer field never passes in silence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ADDED: ClassVar[frozenset[str]] = frozenset()
-    """Fields that came later. Digests leave them out while they hold their default, so that what a device holds, and
-    what it has quarantined, keeps its digest when the software is upgraded."""
 
 
 class Strategy(StrEnum):
@@ -105,24 +96,6 @@ class Placement(Value):
     gpus: tuple[GpuLayers, ...] = ()
     """Where the model is split over several GPUs: those, in the order of their layers. `gpu_uuid` is then the first
     of them, and `gpu_layers` the layers of all together."""
-
-
-class Sampling(Value):
-    """Defaults for requests that do not say otherwise."""
-
-    ADDED = frozenset({"typical_p", "frequency_penalty", "presence_penalty"})
-
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.8
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    top_k: Annotated[int, Field(ge=0, le=1000)] = 40
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.05
-    typical_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    repeat_penalty: Annotated[float, Field(ge=0.5, le=2)] = 1.0
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Cap of a completion that names none; without it the context is the cap."""
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
 
 
 class Adapter(Value):
@@ -225,6 +198,12 @@ class DeviceRelease(Value):
         content = _settled(self, self.model_dump(mode="json", exclude={"number"}))
         return digests.of_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
+    def lean(self) -> dict[str, Any]:
+        """As it is sent: without fields that came later while they hold their default, so that an agent which does not
+        know them understands it."""
+        content: dict[str, Any] = _settled(self, self.model_dump(mode="json"))
+        return content
+
     def blobs(self) -> tuple[BlobRef, ...]:
         """Every file that the device must hold, each digest once, in the order of the models."""
         seen: dict[str, BlobRef] = {}
@@ -233,6 +212,10 @@ class DeviceRelease(Value):
                 for file in artifact.files:
                     seen.setdefault(file.digest, file)
         return tuple(seen.values())
+
+
+Lean = Annotated[DeviceRelease, PlainSerializer(lambda release: release.lean(), return_type=dict[str, Any])]
+"""A release as a message carries it."""
 
 
 def _settled(value: object, dumped: Any) -> Any:

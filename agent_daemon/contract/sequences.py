@@ -4,7 +4,7 @@ cells. PURE.
 The worker makes its context by this, and the fit counts by it, so that both agree.
 """
 
-from agent_daemon.contract.release import Task
+from agent_daemon.contract.kinds import Task
 
 _KEPT_BESIDES = 6
 _EMBEDDED_AT_ONCE = 16

@@ -5,16 +5,24 @@ could not be determined is None, never a guess.
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from agent_daemon.contract import histogram
+from agent_daemon.contract.check_in import Ack as Ack
+from agent_daemon.contract.check_in import CheckIn as CheckIn
+from agent_daemon.contract.check_in import CheckInReply as CheckInReply
+from agent_daemon.contract.check_in import Desired as Desired
+from agent_daemon.contract.check_in import Has as Has
+from agent_daemon.contract.check_in import Record as Record
+from agent_daemon.contract.check_in import RecordKind as RecordKind
 from agent_daemon.contract.device_facts import Facts as Facts
 from agent_daemon.contract.device_facts import GpuFacts as GpuFacts
 from agent_daemon.contract.device_facts import Message
 from agent_daemon.contract.device_facts import RuntimeFacts as RuntimeFacts
-from agent_daemon.contract.release import DeviceRelease, DigestText, Strategy
+from agent_daemon.contract.drift import Drift as Drift
+from agent_daemon.contract.release import DigestText, Lean, Strategy
 from agent_daemon.contract.versions import OLDEST_SCHEMA, SCHEMA_VERSION
 
 # -- how it is doing -------------------------------------------------------------------------------------
@@ -118,6 +126,29 @@ class HubStatus(Message):
     reported_at: float | None = None
     problem: str | None = None
     next_at: float | None = None
+    delivery: str | None = None
+    """What comes from the hub at this moment, or why it does not."""
+
+
+class Disk(Message):
+    """The file system that a device's blobs are on. Bytes."""
+
+    path: str
+    free: int
+    """For the agent's user."""
+    reserve: int
+    """Of `free`, what blobs leave to everything else."""
+    prunable: int
+    """What a prune would free."""
+    superseded: int = 0
+    """What it would free besides once another release is staged, because what is staged now is then of no use."""
+    spare: tuple[DigestText, ...] = ()
+    """The blobs, whole or in part, that these two count."""
+
+    @property
+    def usable(self) -> int:
+        """Most bytes of blobs that could be added without a prune."""
+        return max(self.free - self.reserve, 0)
 
 
 class DeviceState(Message):
@@ -133,9 +164,19 @@ class DeviceState(Message):
     """Releases that can be activated without moving a byte."""
     blobs: tuple[DigestText, ...] = ()
     """Every blob that is complete on the device."""
+    arrived: dict[DigestText, int] = Field(default_factory=dict)
+    """Bytes held of blobs that are not complete."""
+    damaged: tuple[DigestText, ...] = ()
+    """Blobs that have changed since they were verified: they are not in `blobs`, and are sent again when they are staged."""
+    disk: Disk | None = None
+    """None from an agent that does not tell."""
     workers: tuple[WorkerStatus, ...] = ()
     hub: HubStatus | None = None
     """None when no hub was set: reports wait until they are collected."""
+    drift: tuple[Drift, ...] = ()
+    """What is otherwise than it should be, as far as the device can see."""
+    features: tuple[str, ...] = ()
+    """Which later fields of a release it understands, see `contract.needs_agent`; an older agent says none."""
 
 
 # -- reports ---------------------------------------------------------------------------------------------
@@ -151,6 +192,7 @@ class Heartbeat(Message):
     active_number: int | None = None
     state: ActivationState | None = None
     workers: tuple[WorkerStatus, ...] = ()
+    drift: tuple[Drift, ...] = ()
     spool_dropped: int = 0
     """Reports that this spool had to drop since it began, because nobody collected them."""
 
@@ -249,55 +291,6 @@ class Usage(Message):
     queue_histogram: Buckets = histogram.EMPTY.counts
 
 
-class RecordKind(StrEnum):
-    FACTS = "facts"
-    HEARTBEAT = "heartbeat"
-    ACTIVATION = "activation"
-    WORKER = "worker"
-    USAGE = "usage"
-    FITTED = "fitted"
-
-
-KindName = Annotated[str, Field(pattern=r"^[a-z][a-z_]{0,31}$")]
-
-
-class Record(Message):
-    """One thing to report. `seq` rises by at least one and is never used twice within an epoch."""
-
-    seq: int
-    at: float
-    kind: Annotated[RecordKind | KindName, Field(union_mode="left_to_right")]
-    """A text for what only a newer agent reports: it is set aside, and holds up nothing behind it."""
-    body: dict[str, Any]
-
-
-class CheckIn(Message):
-    """Everything that waits in the spool, oldest first. Taking one twice has the effect of taking it once:
-    the receiver remembers the highest `seq` that it has stored for this agent and epoch."""
-
-    schema_version: int = SCHEMA_VERSION
-    agent_id: str
-    epoch: str
-    """Identity of the spool: a new one begins when a device lost its state."""
-    sent_at: float
-    records: tuple[Record, ...] = ()
-    more: bool = False
-
-
-class Ack(Message):
-    """Everything up to and including `seq` is stored; the device may forget it."""
-
-    epoch: str
-    seq: int
-
-
-class CheckInReply(Message):
-    """A hub's answer to a check-in: what is stored, and in how many seconds to come again."""
-
-    ack: Ack
-    next_in: float
-
-
 class Check(Message):
     """One finding of a doctor. `ok` None means: nothing wrong, but worth knowing."""
 
@@ -321,6 +314,8 @@ class Hello(Message):
     oldest_schema: int = OLDEST_SCHEMA
     agent_version: str
     agent_id: str
+    features: tuple[str, ...] = ()
+    """See `contract.features`; an agent from before it says none."""
 
 
 class MissingBlob(Message):
@@ -338,8 +333,31 @@ class Staged(Message):
 
 
 class StageRequest(Message):
-    release: DeviceRelease
+    release: Lean
     retry: bool = False
+    prune: bool = False
+    """Whether to delete, where the missing bytes do not fit otherwise, as much as is needed of what nothing refers to."""
+
+
+class Prunable(Message):
+    """What a device holds that no release refers to which it would keep. Digests but for the last."""
+
+    releases: tuple[DigestText, ...] = ()
+    """Releases that could not be activated any more without sending something."""
+    blobs: tuple[DigestText, ...] = ()
+    partials: tuple[DigestText, ...] = ()
+    bytes: int = 0
+
+
+class PruneRequest(Message):
+    dry_run: bool = False
+
+
+class Pruned(Message):
+    """`gone` is what was deleted, or would be; `disk` is what it is like afterwards."""
+
+    gone: Prunable
+    disk: Disk
 
 
 class ActivateRequest(Message):

@@ -22,7 +22,11 @@ from agent_daemon.supervisor import Supervisor
 from agent_daemon.worker_process import WorkerProcess
 
 PATIENCE = 120.0
-"""Seconds that a request may wait for a worker that restarts or is loaded, or for an exchange of releases."""
+"""Seconds that a request may wait for a worker that restarts or is loaded. For an exchange of releases it waits as long
+as it may take in all: it would not have failed without one."""
+HELD_MOST = 1024
+"""Requests of a model that may wait for the end of an exchange, over those that were there before: a bound for memory.
+They do not count against the model's own bounds, which are made for a worker that answers."""
 _REMEMBERED = 16
 """Finished requests of a model whose durations say how fast it is at the moment."""
 _LONGEST_RETRY = 120
@@ -75,6 +79,7 @@ class Admission:
         self._patience = patience
         self._inside: Counter[str] = Counter()
         self._inside_of: Counter[tuple[str, str]] = Counter()
+        self._held: Counter[str] = Counter()
         self._durations: dict[str, deque[float]] = {}
 
     @contextlib.asynccontextmanager
@@ -99,6 +104,10 @@ class Admission:
     def _place(self, model: ServedModel, key: str) -> Iterator[None]:
         """One of the places that a model has. It is given back however the request ends."""
         name, whose = model.name, (model.name, key)
+        if self._serving.held:
+            with self._held_place(name):
+                yield
+            return
         self._refuse_over_bounds(model, key)
         self._inside[name] += 1
         self._inside_of[whose] += 1
@@ -107,6 +116,16 @@ class Admission:
         finally:
             self._inside -= Counter((name,))
             self._inside_of -= Counter((whose,))
+
+    @contextlib.contextmanager
+    def _held_place(self, name: str) -> Iterator[None]:
+        if self._held[name] >= HELD_MOST:
+            raise busy(f"{name} is being exchanged and {HELD_MOST} requests wait already", 5)
+        self._held[name] += 1
+        try:
+            yield
+        finally:
+            self._held -= Counter((name,))
 
     def _refuse_over_bounds(self, model: ServedModel, key: str) -> None:
         name, parallel = model.name, model.placement.parallel
@@ -126,20 +145,19 @@ class Admission:
     # -- which worker ----------------------------------------------------------------------------------
 
     async def _wait(self, name: str) -> Ticket:
-        key = ""
-        try:
-            async with asyncio.timeout(self._patience):
-                while True:
-                    route = await self._serving.route(name)
-                    if route is None:
-                        raise unknown_model(name, self._serving.names())
-                    key = route.engine_key
-                    if ticket := await self._use(route):
-                        return ticket
-        except TimeoutError:
-            what = self._residents.obstacle(key)
-            why = f"no worker was ready within {self._patience:g} s" + (f": {what}" if what else "")
-            raise unavailable(name, why) from None
+        while True:
+            route = await self._serving.route(name)
+            if route is None:
+                raise unknown_model(name, self._serving.names())
+            try:
+                async with asyncio.timeout(self._patience):
+                    ticket = await self._use(route)
+            except TimeoutError:
+                what = self._residents.obstacle(route.engine_key)
+                why = f"no worker was ready within {self._patience:g} s" + (f": {what}" if what else "")
+                raise unavailable(name, why) from None
+            if ticket is not None:
+                return ticket
 
     async def _use(self, route: Route) -> Ticket | None:
         """A ticket for the route's worker; None when the release changed, or is being exchanged, while this

@@ -5,7 +5,8 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
-from agent_daemon.gateway.errors import timed_out
+from agent_daemon.errors import AgentError
+from agent_daemon.gateway.errors import ApiError, timed_out, uncounted
 from agent_daemon.gateway.metering import Meter
 from agent_daemon.metering import Count, Finish
 from agent_daemon.serving import Route
@@ -49,9 +50,18 @@ class Call:
         self._finish = "error"
 
     async def settle(self, route: Route) -> None:
-        """Counts the request if it has not been counted; durable on return."""
+        """Counts the request if it has not been counted; durable on return. Raises ApiError when that is not possible,
+        because the disk is full."""
         if not self._counted:
             self._counted = True
             record = self._meter.record(route, self.key, self._finish)
-            # Shielded: a client that hangs up in this very moment must not make its request uncounted.
-            await asyncio.shield(asyncio.to_thread(self._count, record))
+            try:
+                # Shielded: a client that hangs up in this very moment must not make its request uncounted.
+                await asyncio.shield(asyncio.to_thread(self._count, record))
+            except AgentError as error:
+                raise uncounted(self.name, error.message) from None
+
+    async def leave(self, route: Route) -> None:
+        """Counts, as far as possible, a request that nobody waits for any more."""
+        with contextlib.suppress(ApiError):
+            await self.settle(route)

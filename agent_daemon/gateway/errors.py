@@ -58,6 +58,11 @@ def unavailable(name: str, why: str, retry_after: int = 2) -> ApiError:
     return ApiError(503, "model_unavailable", message, retry_after=retry_after)
 
 
+def uncounted(name: str, why: str) -> ApiError:
+    """An answer that was made and may not be given: what cannot be counted is not served."""
+    return ApiError(503, "not_counted", f"{name}'s answer cannot be counted: {why}", retry_after=10)
+
+
 def timed_out(name: str, seconds: float) -> ApiError:
     return ApiError(504, "timeout", f"{name} did not finish this request within {seconds:g} s")
 

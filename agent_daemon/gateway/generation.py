@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -50,7 +51,7 @@ class Generation:
                 ticket = await stack.enter_async_context(self._admission.ticket(body.model, self._call.key))
                 answer = self._shape(ticket.route)
                 wanted = await self._wanted(body, ticket, answer)
-                stack.push_async_callback(self._call.settle, ticket.route)
+                stack.push_async_callback(self._call.leave, ticket.route)
                 events = ticket.process.generate(wanted)
                 await stack.enter_async_context(contextlib.aclosing(events))
                 await self._begin(events)
@@ -70,12 +71,11 @@ class Generation:
     async def _wanted(self, body: Body, ticket: Ticket, answer: Answer) -> Generate:
         wanted = body.generate(ticket.route.model)
         await check_tools(ticket.process, wanted.tools)
-        return wanted.model_copy(
-            update={
-                "client": self._call.key,
-                "adapter": ticket.route.adapter,
-                "stream": answer.frame if body.stream else None,
-            }
+        return replace(
+            wanted,
+            client=self._call.key,
+            adapter=ticket.route.adapter,
+            stream=answer.frame if body.stream else None,
         )
 
     async def _begin(self, events: Events) -> None:

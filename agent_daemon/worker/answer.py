@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from string import ascii_letters, digits
 
+from agent_daemon.worker.form import Structure
 from agent_daemon.worker.model import Model
 from agent_daemon.worker.sampling import Sampler
-from agent_daemon.worker.structure import Structure
 from agent_daemon.worker.text import TextStream
 from agent_daemon.worker_messages import (
     Chunk,

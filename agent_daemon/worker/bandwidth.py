@@ -5,13 +5,13 @@ worker has. The matrices are larger together than caches are, so that each round
 """
 
 import ctypes
-import os
 import time
 from contextlib import ExitStack
 from typing import Any
 
 import psutil
 
+from agent_daemon.cores import usable_cores
 from agent_daemon.worker.runtime import load_backends
 from agent_daemon.worker_messages import Bandwidth, Bandwidths
 
@@ -107,7 +107,7 @@ def _use_cores(ggml: Any, device: int, backend: int) -> None:
     address = ggml.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_set_n_threads")
     if address:
         set_threads = ctypes.CFUNCTYPE(None, _P, ctypes.c_int)(address)
-        set_threads(backend, psutil.cpu_count(logical=False) or os.cpu_count() or 1)
+        set_threads(backend, usable_cores())
 
 
 def _free(ggml: Any, device: int) -> int:

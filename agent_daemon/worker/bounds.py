@@ -5,7 +5,7 @@ import resource
 import signal
 from collections.abc import Iterator
 
-import psutil
+from agent_daemon.worker.own_memory import own_memory
 
 
 class OutOfTime(Exception):
@@ -24,7 +24,7 @@ def bounded(seconds: float, memory: int) -> Iterator[None]:
             raise OutOfTime(f"it took more than {seconds:g} s")
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    ceiling = psutil.Process().memory_info().vms + memory
+    ceiling = own_memory().address_space + memory
     before = signal.signal(signal.SIGALRM, expire)
     timer = signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
     try:

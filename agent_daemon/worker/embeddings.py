@@ -10,7 +10,7 @@ import llama_cpp
 from agent_daemon.worker.answer import Emit
 from agent_daemon.worker.engine import EngineBroken
 from agent_daemon.worker.model import Batch, Model
-from agent_daemon.worker_messages import Embed, Refused, Stats, Vectors
+from agent_daemon.worker_messages import Embed, RefusalCode, Refused, Stats, Vectors
 
 Vector = tuple[float, ...]
 
@@ -51,8 +51,8 @@ class Embedder:
             try:
                 inputs.append(self._tokens_of(position, text))
             except _Unfit as unfit:
-                code = "context_length_exceeded" if unfit.too_long else "invalid_prompt"
-                self._emit(Refused.model_validate({"id": request.id, "code": code, "message": str(unfit)}))
+                code: RefusalCode = "context_length_exceeded" if unfit.too_long else "invalid_prompt"
+                self._emit(Refused(id=request.id, code=code, message=str(unfit)))
                 return
         self._jobs.append(_Job(request, inputs))
 

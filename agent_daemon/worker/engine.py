@@ -12,13 +12,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from agent_daemon.worker.answer import Answer, Emit
-from agent_daemon.worker.logprobs import logprobs
+from agent_daemon.worker.form import Structure
 from agent_daemon.worker.model import Batch, Model
 from agent_daemon.worker.pace import Pace
 from agent_daemon.worker.prompts import Prompts, RequestRefused
-from agent_daemon.worker.sampling import GrammarRefused, NothingAllowed, Sampler, logits
+from agent_daemon.worker.sampling import GrammarRefused, NothingAllowed, Sampler
 from agent_daemon.worker.sequence import Sequence
-from agent_daemon.worker.structure import Structure
 from agent_daemon.worker.table import WORTH, Match, SequenceTable
 from agent_daemon.worker.turns import fair_order, share
 from agent_daemon.worker_messages import Done, FinishReason, Generate, Stats, Tokenize, Tokens
@@ -348,6 +347,9 @@ class Engine:
             return
         logprob = None
         if answer.request.logprobs is not None:
+            # Needs numpy, as a grammar does.
+            from agent_daemon.worker.logprobs import logits, logprobs
+
             values = logits(self._model.ctx, index, self._model.vocab_size)
             logprob = logprobs(values, token, answer.request.logprobs, self._model.piece)
         reason = answer.take(token, logprob)

@@ -1,13 +1,20 @@
 """How likely the model found the token that it chose, and which it would have chosen else."""
 
 from collections.abc import Callable
+from typing import Any
 
+import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
 from agent_daemon.worker_messages import TokenLogprob
 
 Piece = Callable[[int], bytes]
+
+
+def logits(ctx: Any, index: int, size: int) -> npt.NDArray[np.float32]:
+    """A view of the logits at `index` of the batch just decoded, one for each token of the vocabulary."""
+    return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(ctx, index), shape=(size,))
 
 
 def logprobs(values: npt.NDArray[np.float32], token: int, most: int, piece: Piece) -> TokenLogprob:

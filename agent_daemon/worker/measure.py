@@ -8,18 +8,17 @@ leaves out the outputs, which are computed here, and adapters, which are counted
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp
 
-from agent_daemon.contract.gguf import FileSource, read_facts
-from agent_daemon.contract.gguf_facts import GgufFacts
-from agent_daemon.contract.need import need
-from agent_daemon.contract.serve_options import ServeOptions
 from agent_daemon.worker.breakdown import Part, breakdown
 from agent_daemon.worker.opening import LoadError, open_context, open_model
 from agent_daemon.worker.runtime import EngineLog, load_backends, simulating
 from agent_daemon.worker_messages import Failed, Load, Measured, Share, Unmeasured
+
+if TYPE_CHECKING:
+    from agent_daemon.contract.gguf_facts import GgufFacts
 
 _MIB = 1 << 20
 _BUFFERS = {
@@ -35,14 +34,25 @@ def measure(load: Load) -> Measured | Unmeasured | Failed:
     if simulating() and load.gpu_layers:
         return Unmeasured(message="offload is simulated on this machine")
     log = EngineLog()
+    model = context = None
     try:
         model = open_model(load, log, planned=True)
         context = open_context(model, load, log)
-        adapters = _adapters(load)
+        return _account(load, log, model, context)
     except LoadError as error:
         return Failed(message=str(error))
     except (ValueError, OSError) as error:
         return Failed(message=f"an adapter cannot be read: {error}")
+    finally:
+        if context is not None:
+            llama_cpp.llama_free(context)
+        if model is not None:
+            llama_cpp.llama_model_free(model)
+
+
+def _account(load: Load, log: EngineLog, model: Any, context: Any) -> Measured | Unmeasured:
+    """Raises ValueError, OSError for an adapter that cannot be read."""
+    adapters = _adapters(load)
     outputs = _outputs(model, context, load)
     parts = breakdown(context, load_backends())
     if parts is not None:
@@ -106,13 +116,19 @@ def _adapters(load: Load) -> tuple[Share, ...]:
     are none. Raises ValueError, OSError."""
     if not load.adapters:
         return ()
+    # Few models have any, and importing the fit takes longer than measuring one that has none.
+    from agent_daemon.contract.need import need
+    from agent_daemon.contract.serve_options import ServeOptions
+
     files = tuple(_facts(each.path) for each in load.adapters)
     options = ServeOptions(context=load.context, parallel=load.parallel, task=load.task, adapters=files)
     counted = need(_facts(load.path), options, load.split or ((load.gpu_layers,) if load.gpu_layers else ()))
     return tuple(Share(weights=each.adapters) for each in (counted.host, *counted.gpus))
 
 
-def _facts(path: str) -> GgufFacts:
+def _facts(path: str) -> "GgufFacts":
+    from agent_daemon.contract.gguf import FileSource, read_facts
+
     with FileSource(Path(path)) as source:
         return read_facts(source)
 

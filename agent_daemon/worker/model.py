@@ -12,6 +12,8 @@ from agent_daemon.worker.opening import LoadError
 from agent_daemon.worker.runtime import EngineLog, load_backends
 from agent_daemon.worker_messages import AdapterFile, Load
 
+_LONG_TEXT = 64 * 1024
+"""Characters; split in about 20 ms."""
 _COMPLETE_VOCABULARIES = (llama_cpp.LLAMA_VOCAB_TYPE_SPM, llama_cpp.LLAMA_VOCAB_TYPE_BPE)
 
 
@@ -110,8 +112,9 @@ class Model:
 
     def fewest_tokens(self, text: str) -> int:
         """A number of tokens that `text` has at least, found without splitting it; 0 where nothing is known
-        because the tokenizer may drop or merge text (all but byte-complete BPE and SentencePiece)."""
-        if llama_cpp.llama_vocab_type(self.vocab) not in _COMPLETE_VOCABULARIES:
+        because the tokenizer may drop or merge text (all but byte-complete BPE and SentencePiece), or because splitting
+        so short a text takes less time than to find the longest of a large vocabulary's pieces."""
+        if len(text) < _LONG_TEXT or llama_cpp.llama_vocab_type(self.vocab) not in _COMPLETE_VOCABULARIES:
             return 0
         return len(text.encode(errors="replace")) // self.longest_piece
 

@@ -5,23 +5,21 @@ from functools import cached_property
 from typing import Any
 
 from agent_daemon.worker.chat import ChatTemplate, ChatTemplateError
+from agent_daemon.worker.form import Structure, StructureError
 from agent_daemon.worker.model import Model
-from agent_daemon.worker.structure import Structure, StructureError, structure
-from agent_daemon.worker_messages import Generate, Refused, Tokenize, Tool
+from agent_daemon.worker_messages import Generate, RefusalCode, Refused, Tokenize, Tool
 
 
 class RequestRefused(Exception):
     """The request cannot be answered; `code`, the message and `param` are for its client."""
 
-    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+    def __init__(self, code: RefusalCode, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.param = param
 
     def event(self, request: int) -> Refused:
-        return Refused.model_validate(
-            {"id": request, "code": self.code, "message": str(self), "param": self.param}
-        )
+        return Refused(id=request, code=self.code, message=str(self), param=self.param)
 
 
 class Prompts:
@@ -45,6 +43,11 @@ class Prompts:
 
     def structure(self, request: Generate) -> Structure:
         """What the answer has to look like, and how its text is read."""
+        if not request.tools and request.constraint is None:
+            return Structure()
+        # Grammars are imported by those who ask for one.
+        from agent_daemon.worker.structure import structure
+
         try:
             return structure(request, self.template if request.tools else None)
         except StructureError as error:

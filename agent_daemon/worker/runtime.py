@@ -12,11 +12,12 @@ import sys
 from collections import deque
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp
 
-from agent_daemon.contract.wire import RuntimeFacts
+if TYPE_CHECKING:
+    from agent_daemon.contract.device_facts import RuntimeFacts
 
 _SWITCH = "EDGECTL_TEST_SIMULATE_OFFLOAD"
 _OFFLOADED = re.compile(r"offloaded (\d+)/\d+ layers to GPU")
@@ -31,8 +32,11 @@ def simulating() -> bool:
     return os.environ.get(_SWITCH) == "1"
 
 
-def runtime_facts() -> RuntimeFacts:
+def runtime_facts() -> "RuntimeFacts":
     """Version and backends of this process's llama-cpp-python."""
+    # Told once by a process that does nothing else; no worker needs it.
+    from agent_daemon.contract.device_facts import RuntimeFacts
+
     backends = _backends()
     if simulating():
         backends = (*backends, "simulated")

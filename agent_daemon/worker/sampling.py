@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import llama_cpp
-import numpy as np
-import numpy.typing as npt
 
-from agent_daemon.contract.release import Sampling
+from agent_daemon.worker_messages import Choosing
 
 _WIDEST = 1000
 """Candidates kept when top_k is off. Sorting a vocabulary of 150,000 for top_p costs 15 ms a token, and no
@@ -17,7 +15,6 @@ sampler with a temperature up to 2 reaches past the first thousand."""
 _PENALTY_WINDOW = 64
 _SEEDS = 2**32 - 1
 """One less than 32 bits hold, because llama.cpp takes the highest (LLAMA_DEFAULT_SEED) for "any"."""
-_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
 class GrammarRefused(ValueError):
@@ -37,7 +34,7 @@ class Sampler:
 
     def __init__(
         self,
-        sampling: Sampling,
+        sampling: Choosing,
         vocab: Any,
         logit_bias: Mapping[int, float] | None = None,
         grammar: str | None = None,
@@ -53,16 +50,12 @@ class Sampler:
         """The next token from the logits at `index` of the batch just decoded. Raises NothingAllowed."""
         if self._grammar is None:
             return int(llama_cpp.llama_sampler_sample(self._chain, ctx, index))
-        values = logits(ctx, index, self._size)
-        # Asking the grammar about every token of a vocabulary is slow, and mostly the first choice is allowed.
-        token = self._choose(_candidates(values))
-        if not self._allows(token):
-            every = _candidates(values)
-            self._apply(self._grammar, every)
-            allowed = every[np.isfinite(every["logit"])]
-            if not len(allowed):
-                raise NothingAllowed
-            token = self._choose(allowed)
+        # Needs numpy, which most workers never do.
+        from agent_daemon.worker import constrained
+
+        token = constrained.choose(self._chain, self._grammar, ctx, index, self._size)
+        if token is None:
+            raise NothingAllowed
         llama_cpp.llama_sampler_accept(self._grammar, token)
         llama_cpp.llama_sampler_accept(self._chain, token)
         return token
@@ -73,29 +66,8 @@ class Sampler:
                 llama_cpp.llama_sampler_free(sampler)
         self._chain = self._grammar = None
 
-    def _choose(self, candidates: npt.NDArray[Any]) -> int:
-        array = self._apply(self._chain, candidates)
-        return int(array.data[array.selected].id)
 
-    def _allows(self, token: int) -> bool:
-        single = np.array([(token, 1.0, 0.0)], dtype=_CANDIDATE)
-        self._apply(self._grammar, single)
-        return bool(np.isfinite(single["logit"][0]))
-
-    @staticmethod
-    def _apply(sampler: Any, candidates: npt.NDArray[Any]) -> Any:
-        data = candidates.ctypes.data_as(llama_cpp.llama_token_data_p)
-        array = llama_cpp.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
-        llama_cpp.llama_sampler_apply(sampler, ctypes.byref(array))
-        return array
-
-
-def logits(ctx: Any, index: int, size: int) -> npt.NDArray[np.float32]:
-    """A view of the logits at `index` of the batch just decoded, one for each token of the vocabulary."""
-    return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(ctx, index), shape=(size,))
-
-
-def _parts(sampling: Sampling, size: int, logit_bias: Mapping[int, float]) -> list[Any]:
+def _parts(sampling: Choosing, size: int, logit_bias: Mapping[int, float]) -> list[Any]:
     """The samplers of a chain in the order of their work."""
     parts = []
     if logit_bias:
@@ -129,11 +101,3 @@ def _grammar(vocab: Any, text: str, triggers: Sequence[str]) -> Any:
     if not sampler:
         raise GrammarRefused("llama.cpp does not take the grammar")
     return sampler
-
-
-def _candidates(values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    every = np.empty(len(values), dtype=_CANDIDATE)
-    every["id"] = np.arange(len(values), dtype=np.int32)
-    every["logit"] = values
-    every["p"] = 0
-    return every

@@ -2,40 +2,21 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
-from pydantic import BaseModel
+import msgspec
 
 from agent_daemon.grammar import gbnf
 from agent_daemon.grammar.json_text import RuleSet, constant
 from agent_daemon.grammar.keywords import SchemaError
 from agent_daemon.grammar.schema import SchemaRules
 from agent_daemon.worker.chat import ChatTemplate
+from agent_daemon.worker.form import Structure, StructureError
 from agent_daemon.worker.tool_calls import PYTHON_TAG, ToolFormat, ToolParser, tool_format
 from agent_daemon.worker_messages import Constraint, Generate, Tool
 
 _MOST_CALLS = 16
 """Calls in one answer. A small model that may go on calling does."""
-
-
-class StructureError(Exception):
-    """No answer can be given in this form; the message and `param`, the request's field, are for its client."""
-
-    def __init__(self, message: str, param: str) -> None:
-        super().__init__(message)
-        self.param = param
-
-
-@dataclass(frozen=True)
-class Structure:
-    """`grammar` is GBNF with the rule `root`. With `triggers` (regular expressions for llama.cpp) it applies from the
-    first match on, or never. `markers` are texts of special tokens that `parser` has to see."""
-
-    grammar: str | None = None
-    triggers: tuple[str, ...] = ()
-    markers: tuple[str, ...] = ()
-    parser: ToolParser | None = None
 
 
 def structure(request: Generate, template: ChatTemplate | None) -> Structure:
@@ -59,7 +40,7 @@ def structure(request: Generate, template: ChatTemplate | None) -> Structure:
     )
 
 
-class _Wish(BaseModel):
+class _Wish(msgspec.Struct, frozen=True):
     """What a grammar is made from."""
 
     tools: tuple[Tool, ...] = ()
@@ -67,14 +48,14 @@ class _Wish(BaseModel):
     answer: Constraint | None = None
 
     @property
-    def key(self) -> str:
-        return self.model_dump_json()
+    def key(self) -> bytes:
+        return msgspec.json.encode(self)
 
 
 @lru_cache(maxsize=32)
-def _grammar(key: str, form: ToolFormat | None) -> str:
+def _grammar(key: bytes, form: ToolFormat | None) -> str:
     """Agents send the same tools with every turn; twenty of them take 50 ms, in which no other answer goes on."""
-    wish, rules = _Wish.model_validate_json(key), RuleSet()
+    wish, rules = msgspec.json.decode(key, type=_Wish), RuleSet()
     if wish.answer is not None and wish.answer.kind == "grammar":
         return _checked(wish.answer.grammar or "", "grammar")
     choices = [_calls(form, wish.tools, rules, wish.several)] if form else []

@@ -46,7 +46,7 @@ def test_case(path: Path) -> None:
 
 
 def test_there_are_cases() -> None:
-    assert len(CASES) == 12
+    assert len(CASES) == 13
 
 
 @pytest.mark.parametrize("state", S)

@@ -12,7 +12,14 @@ from agent_daemon.contract.release import DeviceRelease, Probe, Residency, Serve
 from agent_daemon.contract.sizes import format_size
 from agent_daemon.contract.wire import ActivationEvent, Outcome, WorkerEvent, WorkerState
 from agent_daemon.contract.wire import ActivationState as S
-from agent_daemon.errors import BlobsMissing, Conflict, NotFound, QuarantinedRelease, WorkerFailure
+from agent_daemon.errors import (
+    BlobsMissing,
+    Conflict,
+    JournalUnwritable,
+    NotFound,
+    QuarantinedRelease,
+    WorkerFailure,
+)
 from agent_daemon.journal import Journal
 from agent_daemon.preflight import Unmeasurable
 from agent_daemon.residency import Residents
@@ -586,5 +593,105 @@ def test_after_a_restart_only_what_stays_is_loaded(device: Device) -> None:
         assert device.serving.names() == ("first", "second")
         await device.residents.bring(wanted.models[1].engine_key())
         assert len(device.supervisor.running()) == 2
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("strategy", [Strategy.HANDOVER, Strategy.REPLACE])
+def test_a_journal_that_cannot_be_written_commits_nothing_and_the_old_release_answers(
+    device: Device, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
+) -> None:
+    larger = release(served("assistant", quickstart_model(), context=512), number=2, strategy=strategy)
+    write, refused = Journal.advance, []
+
+    def advance(journal: Journal, operation: int, state: S, **more: Any) -> Any:
+        full = state is S.COMMITTED or (state in (S.REVERTING, S.REVERTED) and refused.count(state) < 2)
+        if operation > 1 and full:
+            refused.append(state)
+            raise JournalUnwritable("the journal is full")
+        return write(journal, operation, state, **more)
+
+    async def scenario() -> None:
+        await device.deploy(GOOD)
+        monkeypatch.setattr(Journal, "advance", advance)
+        monkeypatch.setattr("agent_daemon.activator._WRITE_AGAIN", 0.05)
+        events = await device.deploy(larger)
+        assert (events[-1].state, events[-1].outcome) == (S.REVERTED, Outcome.REVERTED)
+        assert events[-1].detail == "the journal is full"
+        assert refused == [S.COMMITTED, S.REVERTING, S.REVERTING, S.REVERTED, S.REVERTED]
+        assert device.journal.active() == GOOD.digest()
+        assert (device.serving.held, list(device.pids())) == (False, ["assistant"])
+
+    device.run(scenario)
+
+
+@pytest.mark.engine
+def test_an_error_that_nobody_foresaw_goes_back_instead_of_leaving_requests_waiting(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    larger = release(
+        served("assistant", quickstart_model(), context=512), number=2, strategy=Strategy.REPLACE
+    )
+
+    async def scenario() -> None:
+        await device.deploy(GOOD)
+        with monkeypatch.context() as patch:
+            patch.setattr(Residents, "keep", _surprise(Residents.keep))
+            events = await device.deploy(larger)
+        assert (events[-1].state, events[-1].outcome) == (S.REVERTED, Outcome.REVERTED)
+        assert events[-1].detail == "an error that nobody foresaw: ZeroDivisionError: once"
+        assert (device.serving.held, device.journal.active()) == (False, GOOD.digest())
+        assert (await device.deploy(larger, retry=True))[-1].outcome is Outcome.SUCCEEDED
+
+    device.run(scenario)
+
+
+def _surprise(real: Callable[..., None]) -> Callable[..., None]:
+    """Goes wrong once."""
+    left = [ZeroDivisionError("once")]
+
+    def keep(*arguments: Any) -> None:
+        if left:
+            raise left.pop()
+        real(*arguments)
+
+    return keep
+
+
+@pytest.mark.engine
+def test_a_start_goes_on_with_an_activation_that_was_being_measured_but_not_for_ever(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    larger = release(served("assistant", quickstart_model(), context=512), number=2)
+
+    async def scenario() -> None:
+        await device.deploy(GOOD)
+        device.activator.stage(larger, False)
+        asked = asyncio.Event()
+
+        async def measure(_activator: Activator, _operation: Any) -> Any:
+            asked.set()
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Activator, "_judge", measure)
+            operation = device.activator.activate(larger.digest(), False).id
+            for _ in range(3):
+                await asyncio.wait_for(asked.wait(), 5)
+                asked.clear()
+                await device.activator.close()
+                device.activator = device.made()
+                await device.activator.recover()
+            await asyncio.wait_for(asked.wait(), 5)
+            await device.activator.close()
+        device.activator = device.made()
+        await device.activator.recover()
+        await asyncio.sleep(0.05)
+        latest = device.journal.latest()
+        assert latest is not None
+        assert (latest.id, latest.state, latest.reason) == (operation, S.STAGED, None)
+        # Whoever asks again gets it.
+        assert (await device.deploy(larger))[-1].outcome is Outcome.SUCCEEDED
 
     device.run(scenario)

@@ -11,7 +11,7 @@ import pytest
 from agent_daemon.bandwidth import BandwidthProbe, by_gpu, complete, identity
 from agent_daemon.contract.wire import Facts, GpuFacts, RuntimeFacts
 from agent_daemon.supervisor import Supervisor
-from agent_daemon.worker_messages import Bandwidth, Bandwidths
+from agent_daemon.worker_messages import Bandwidth, Bandwidths, parse_bandwidths
 from tests.support import rpc_devices
 
 CUDA = RuntimeFacts(version="0.3.36", backends=("cpu", "cuda"))
@@ -59,7 +59,7 @@ def test_what_was_kept_holds_for_the_same_runtime_and_devices_only(tmp_path: Pat
     one = device(gpu(0))
     file = tmp_path / "bandwidth.json"
     measured = Bandwidths(devices=(RAM, of("CUDA0", 300)))
-    file.write_text(json.dumps({"identity": identity(one), "measured": measured.model_dump(mode="json")}))
+    file.write_text(json.dumps({"identity": identity(one), "measured": json.loads(measured.json())}))
     probe = BandwidthProbe(file, Supervisor(never, print))
     found = probe.known(one)
     assert (found.ram_bandwidth, found.gpus[0].bandwidth) == (20, 300)
@@ -116,7 +116,7 @@ from agent_daemon.worker.runtime import load_backends
 from tests.bench.fit.truth import attach
 library, *devices = sys.argv[1:]
 attach(load_backends(), Path(library), devices)
-print(probe().model_dump_json())
+print(probe().json().decode())
 """
 
 
@@ -130,7 +130,7 @@ def test_every_device_is_measured_in_its_order_and_ram_is_told_apart() -> None:
             check=False,
         )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = Bandwidths.model_validate_json(done.stdout.splitlines()[-1]).devices
+    found = parse_bandwidths(done.stdout.splitlines()[-1]).devices
     assert [each.ram for each in found].count(True) == 1
     remote = [each for each in found if not each.ram]
     assert [each.name[:3] for each in remote] == ["RPC", "RPC"]
@@ -148,4 +148,4 @@ def test_with_too_little_room_nothing_is_measured() -> None:
         text=True,
         check=True,
     )
-    assert Bandwidths.model_validate_json(done.stdout.splitlines()[-1]) == Bandwidths()
+    assert parse_bandwidths(done.stdout.splitlines()[-1]) == Bandwidths()

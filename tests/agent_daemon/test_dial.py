@@ -32,10 +32,17 @@ class _Answer:
 def test_http_goes_through_it_and_it_ends_with_the_connection(served_agent: AgentProcess) -> None:
     first_request = b"GET /v1/hello HTTP/1.1\r\nHost: agent\r\n\r\n"
     request = first_request + b"GET /v1/state HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n"
-    done = subprocess.run(dial(served_agent.state_dir), input=request, capture_output=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.count(b"HTTP/1.1 200 OK") == 2
-    first: Any = _Answer(done.stdout)
+    process = subprocess.Popen(dial(served_agent.state_dir), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    # The input stays open: its end would tell the agent that nobody waits for an answer any more.
+    process.stdin.write(request)
+    process.stdin.flush()
+    printed = process.stdout.read()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert printed.count(b"HTTP/1.1 200 OK") == 2
+    first: Any = _Answer(printed)
     response = http.client.HTTPResponse(first)
     response.begin()
     agent_id = served_agent.state()["agent_id"]
@@ -94,3 +101,12 @@ def test_without_an_agent_it_says_so_on_stderr_alone(tmp_path: Path, left_behind
     assert b"no agent answers at " + str(tmp_path / "agent.sock").encode() + b": " + why in done.stderr
     assert b"edgectl-agent doctor" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_a_path_that_no_socket_can_have_is_said_to_be_too_long(tmp_path: Path) -> None:
+    done = subprocess.run(
+        dial(tmp_path / ("deep" * 30)), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "agent.sock: af_unix path too long" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,5 +1,6 @@
 """The journal: what was written is there after the process is gone, and each state implies what it should."""
 
+import resource
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from agent_daemon.contract.release import DeviceRelease, Strategy
 from agent_daemon.contract.wire import ActivationState as S
 from agent_daemon.contract.wire import Operation, Outcome
-from agent_daemon.errors import NotFound, UsageProblem
+from agent_daemon.errors import JournalUnwritable, NotFound, UsageProblem
 from agent_daemon.journal import Journal
 from tests.support.inventory_messages import device_release, digest
 
@@ -173,9 +174,30 @@ def test_a_change_that_fails_halfway_leaves_nothing(path: Path) -> None:
     journal = opened(path)
     operation = begun(journal, device_release())
     journal._db.execute("DROP TABLE event")
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(JournalUnwritable, match="no such table: event"):
         journal.advance(operation.id, S.COMMITTED)
     assert (journal.active(), journal.latest()) == (None, operation)
+
+
+def test_a_commit_that_the_disk_does_not_take_leaves_nothing_and_is_not_in_the_way_of_the_next(
+    path: Path,
+) -> None:
+    journal = opened(path)
+    operation = begun(journal, device_release())
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A file that may not grow fails as it does on a full disk: when the transaction is to be written.
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (path.with_name(f"{path.name}-wal").stat().st_size, unlimited[1])
+    )
+    try:
+        for _ in range(2):
+            with pytest.raises(JournalUnwritable, match="the journal cannot be written"):
+                journal.advance(operation.id, S.COMMITTED)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert (journal.active(), journal.latest()) == (None, operation)
+    assert journal.advance(operation.id, S.STAGED).state is S.STAGED
+    assert [event.state for _, event in reopened(path).events(operation.id, 0)] == [S.STAGED]
 
 
 def test_a_journal_of_a_newer_agent_is_refused_and_left_alone(path: Path) -> None:

@@ -18,6 +18,7 @@ from agent_daemon.settings import (
     check_socket_path,
     parse_listen,
     parse_size,
+    parse_swarm_rate,
     read_key_hashes,
 )
 from tests.support.agent import AgentProcess
@@ -123,6 +124,16 @@ def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
 
 
 # -- keys ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "rate"), [("20MiB", 20 * 2**20), ("off", 0), ("0", 0), ("1000", 1000)])
+def test_what_a_device_gives_to_its_site(text: str, rate: int) -> None:
+    assert parse_swarm_rate(text) == rate
+
+
+def test_a_rate_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(UsageProblem, match="'fast' is not a size"):
+        parse_swarm_rate("fast")
 
 
 def test_key_hashes_are_read_one_a_line(tmp_path: Path) -> None:

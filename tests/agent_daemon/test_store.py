@@ -1,16 +1,19 @@
 """The store of blobs: what arrives whole is kept, what does not is resumed, what is false is refused."""
 
 import fcntl
+import os
 import shutil
+import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from agent_daemon import partial as partial_files
 from agent_daemon.contract import digest as digests
 from agent_daemon.contract.release import Artifact, BlobRef
 from agent_daemon.errors import BlobsMissing, Conflict, DigestMismatch, NoSpace, UsageProblem
-from agent_daemon.store import EMPTY, RESERVE, PrunePlan, Store
+from agent_daemon.partial import EMPTY, RESERVE
+from agent_daemon.store import Contents, Store
 
 CONTENT = b"the weights of a very small model"
 SIZE = len(CONTENT)
@@ -58,7 +61,7 @@ def test_an_interrupted_blob_is_resumed_by_another_process_of_the_agent(store: S
         assert partial.offset == 10
         partial.write(bytearray(CONTENT[10:20]))
         partial.write(memoryview(CONTENT)[20:])
-        assert partial.finish() == again.path(DIGEST)
+        assert partial.finish() == str(again.path(DIGEST))
     assert again.path(DIGEST).read_bytes() == CONTENT
 
 
@@ -194,7 +197,7 @@ def test_space_is_checked_before_the_first_byte_to_the_byte(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = RESERVE + SIZE - 1
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(partial_files, "free_bytes", lambda _: free)
     with pytest.raises(NoSpace, match=f"needs {SIZE} more bytes and {free} are free"):
         store.open_partial(DIGEST, SIZE, 0)
     free += 1
@@ -211,7 +214,7 @@ def test_nothing_more_is_needed_for_a_blob_that_has_all_its_bytes(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold(store, DIGEST, SIZE, CONTENT)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    monkeypatch.setattr(partial_files, "free_bytes", lambda _: 0)
     store.open_partial(DIGEST, SIZE, SIZE).close()
 
 
@@ -236,6 +239,82 @@ def test_a_blob_that_was_damaged_is_noticed_and_can_be_sent_again(store: Store) 
     assert (store.has(DIGEST), store.verify(DIGEST)) == (False, False)
     put(store, CONTENT)
     assert store.verify(DIGEST)
+
+
+def test_a_blob_that_was_written_to_is_noticed_by_a_look_and_read_again(store: Store) -> None:
+    put(store, CONTENT)
+    assert (store.changed(DIGEST), store.sound(DIGEST), store.damaged) == (False, True, ())
+    at = store.noted_at(DIGEST)
+    assert at == pytest.approx(time.time(), abs=5)
+    path = store.path(DIGEST)
+    path.chmod(0o644)
+    # As large as before, and another content.
+    path.write_bytes(b"x" * SIZE)
+    assert (store.has(DIGEST), store.changed(DIGEST)) == (True, True)
+    assert store.sound(DIGEST) is False
+    assert (store.has(DIGEST), store.damaged) == (False, (DIGEST,))
+    put(store, CONTENT)
+    assert (store.changed(DIGEST), store.sound(DIGEST), store.damaged) == (False, True, ())
+
+
+def test_a_blob_that_was_only_touched_stays_and_is_read_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, CONTENT)
+    os.utime(store.path(DIGEST))
+    assert store.changed(DIGEST)
+    assert store.sound(DIGEST)
+    monkeypatch.setattr(digests, "of_stream", None)
+    assert (store.changed(DIGEST), store.sound(DIGEST)) == (False, True)
+    # Also for an agent that is started anew.
+    assert not Store(store.root).changed(DIGEST)
+
+
+def test_a_full_disk_keeps_no_blob_from_being_used(store: Store) -> None:
+    put(store, CONTENT)
+    (store.root / "noted" / f"{HEX}.new").mkdir()
+    os.utime(store.path(DIGEST))
+    assert store.sound(DIGEST)
+    assert not store.changed(DIGEST)
+
+
+def test_a_blob_of_before_there_were_notes_counts_as_it_did(store: Store) -> None:
+    put(store, CONTENT)
+    (store.root / "noted" / HEX).unlink()
+    assert (store.changed(DIGEST), store.sound(DIGEST), store.noted_at(DIGEST)) == (False, True, 0.0)
+
+
+def test_a_copy_put_in_place_of_a_blob_is_read_again(store: Store) -> None:
+    put(store, CONTENT)
+    copy = store.root / "copy"
+    shutil.copy2(store.path(DIGEST), copy)
+    copy.replace(store.path(DIGEST))
+    assert store.changed(DIGEST)
+    assert store.sound(DIGEST)
+
+
+def test_what_was_read_before_a_blob_came_anew_says_nothing_of_it(store: Store) -> None:
+    put(store, CONTENT)
+    before = store.path(DIGEST).stat()
+    (store.root / "old").hardlink_to(store.path(DIGEST))
+    store.discard(DIGEST)
+    put(store, CONTENT)
+    assert store.confirm(DIGEST, digests.of_bytes(b"damaged"), before) is True
+    assert store.has(DIGEST)
+
+
+def test_a_model_with_a_damaged_part_is_not_loaded(store: Store) -> None:
+    for part in (b"one", b"two"):
+        put(store, part)
+    split = artifact(b"one", b"two")
+    view = store.model_path(split).parent
+    damaged = store.path(digests.of_bytes(b"two"))
+    damaged.chmod(0o644)
+    os.truncate(damaged, 1)
+    with pytest.raises(BlobsMissing, match=digests.of_bytes(b"two")):
+        store.model_path(split)
+    assert not view.exists()
+    assert store.damaged == (digests.of_bytes(b"two"),)
 
 
 def test_discarding_what_is_not_here_is_nothing(store: Store) -> None:
@@ -311,7 +390,7 @@ def test_a_damaged_part_takes_its_view_along(store: Store) -> None:
 # -- pruning ---------------------------------------------------------------------------------------------
 
 
-def test_prune_deletes_what_the_plan_names_and_the_plan_deletes_nothing(store: Store) -> None:
+def test_what_is_set_aside_is_gone_at_once_and_deleted_when_there_is_time(store: Store) -> None:
     for part in (b"one", b"two", b"three", b"four", CONTENT):
         put(store, part)
     kept_view = store.model_path(artifact(b"one", b"two")).parent
@@ -319,33 +398,42 @@ def test_prune_deletes_what_the_plan_names_and_the_plan_deletes_nothing(store: S
     hold(store, OTHER, 100, b"12345")
     wanted = digests.of_bytes(b"wanted")
     hold(store, wanted, 100, b"123")
-    keep = frozenset({digests.of_bytes(b"one"), digests.of_bytes(b"two"), DIGEST, wanted})
-    plan = store.prune_plan(keep)
-    assert plan == PrunePlan(
-        blobs=tuple(sorted([digests.of_bytes(b"three"), digests.of_bytes(b"four")])),
-        partials=(OTHER,),
-        views=(lost_view.name,),
-        bytes=5 + 4 + 5,
-    )
-    assert store.has(digests.of_bytes(b"three"))
-    store.prune(plan)
+    three, four = digests.of_bytes(b"three"), digests.of_bytes(b"four")
+    assert store.contents().partials == {OTHER: 5, wanted: 3}
+    assert (store.contents().blobs[three], store.contents().blobs[DIGEST]) == (5, SIZE)
+    store.set_aside([three, four], [OTHER])
     assert [store.has(digests.of_bytes(part)) for part in (b"one", b"two", b"three", b"four", CONTENT)] == [
         *(True, True, False, False, True)
     ]
     assert (store.offset(OTHER), store.offset(wanted)) == (0, 3)
     assert (kept_view.exists(), lost_view.exists()) == (True, False)
-    assert store.prune_plan(keep) == PrunePlan()
-    store.prune(plan)
+    assert len(list((store.root / "going").iterdir())) == 4
+    # Also when the agent is started again before it came to it.
+    Store(store.root).empty()
+    assert list((store.root / "going").iterdir()) == []
+    assert not (store.root / "noted" / digests.hex_of(three)).exists()
+    store.set_aside([three, four], [OTHER])
+    assert list((store.root / "going").iterdir()) == []
 
 
-def test_prune_leaves_a_blob_that_is_being_received(store: Store) -> None:
+def test_a_blob_that_is_being_received_is_not_set_aside(store: Store) -> None:
     with store.open_partial(DIGEST, SIZE, 0) as partial:
         partial.write(CONTENT[:3])
-        store.prune(store.prune_plan(frozenset()))
+        store.set_aside([DIGEST], [DIGEST])
+        store.empty()
         assert store.offset(DIGEST) == 3
         partial.write(CONTENT[3:])
         partial.finish()
     assert store.verify(DIGEST)
+
+
+def test_a_second_name_that_a_swarm_gave_a_blob_holds_no_space(store: Store) -> None:
+    put(store, CONTENT)
+    (store.root / "swarm").mkdir()
+    second = store.root / "swarm" / HEX
+    second.hardlink_to(store.path(DIGEST))
+    store.set_aside([DIGEST], [])
+    assert not second.exists()
 
 
 def test_files_that_are_not_the_stores_own_are_left_alone(store: Store) -> None:
@@ -356,4 +444,5 @@ def test_files_that_are_not_the_stores_own_are_left_alone(store: Store) -> None:
     ]
     for path in strange:
         path.write_text("leftover")
-    assert Store(store.root).prune_plan(frozenset()) == PrunePlan()
+    assert Store(store.root).contents() == Contents({}, {})
+    assert all(path.exists() for path in strange)

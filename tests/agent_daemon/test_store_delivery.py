@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from agent_daemon.contract import digest as digests
 from agent_daemon.errors import Conflict, DigestMismatch
-from agent_daemon.store import Partial, Store
+from agent_daemon.partial import Partial
+from agent_daemon.store import Store
 
 
 class Delivery(RuleBasedStateMachine):
@@ -94,7 +95,9 @@ class Delivery(RuleBasedStateMachine):
 
     @rule()
     def prune_nothing_needed(self) -> None:
-        self.store.prune(self.store.prune_plan(frozenset({self.digest})))
+        found = self.store.contents()
+        self.store.set_aside(found.blobs.keys() - {self.digest}, found.partials.keys() - {self.digest})
+        self.store.empty()
 
     @invariant()
     def the_store_tells_what_is_held(self) -> None:

@@ -10,11 +10,12 @@ import openai
 import pytest
 from openai import OpenAI
 
-from agent_daemon.contract.release import GpuLayers, Residency, Sampling, ServedModel
+from agent_daemon.contract.release import GpuLayers, Residency, ServedModel
 from agent_daemon.contract.wire import WorkerEvent, WorkerState, WorkerStatus
 from agent_daemon.errors import WorkerFailure
-from agent_daemon.supervisor import Supervisor, _placed_vram
-from agent_daemon.worker_messages import Done, Generate, Load, Started
+from agent_daemon.shared_worker import placed_vram
+from agent_daemon.supervisor import Supervisor
+from agent_daemon.worker_messages import Choosing, Done, Generate, Load, Started
 from agent_daemon.worker_process import WorkerProcess
 from tests.support.agent import AgentProcess, wait_until
 from tests.support.idle_worker import spawn_idle
@@ -233,7 +234,7 @@ def test_models_with_the_same_engine_share_a_worker_and_a_drain_waits_for_its_re
         assert supervisor.status()[0].models == ("two",)
 
         supervisor.begin_request(key)
-        request = Generate(id=0, prompt=COUNT, max_tokens=20, sampling=Sampling(temperature=0))
+        request = Generate(id=0, prompt=COUNT, max_tokens=20, sampling=Choosing(temperature=0))
         events = process.generate(request)
         assert isinstance(await anext(events), Started)
         stopping = asyncio.create_task(supervisor.stop([key], drain=60))
@@ -284,7 +285,7 @@ def test_a_drain_ends_what_is_not_done_within_its_deadline(tmp_path: Path) -> No
         supervisor.start([model], restart=True)
         process = await supervisor.wait_ready(key)
         supervisor.begin_request(key)
-        events = process.generate(Generate(id=0, prompt=COUNT, sampling=Sampling(temperature=0)))
+        events = process.generate(Generate(id=0, prompt=COUNT, sampling=Choosing(temperature=0)))
         assert isinstance(await anext(events), Started)
         stopping = asyncio.create_task(supervisor.stop([key], drain=0.05))
         # What is new is refused while this goes on.
@@ -418,7 +419,7 @@ def test_vram_over_several_gpus_is_known_when_each_is(
     placement = served("m", quickstart_model()).placement.model_copy(
         update={"gpus": tuple(GpuLayers(uuid=uuid, layers=1) for uuid in uuids)}
     )
-    assert _placed_vram(placement, held) == together
+    assert placed_vram(placement, held) == together
 
 
 def test_a_load_is_told_once_after_its_first_answer_and_not_before(tmp_path: Path) -> None:
@@ -438,7 +439,7 @@ def test_a_load_is_told_once_after_its_first_answer_and_not_before(tmp_path: Pat
         process = await bench.supervisor.wait_ready(model.engine_key())
         assert loads == []
         for _ in range(2):
-            request = Generate(id=0, prompt=COUNT, max_tokens=2, sampling=Sampling(temperature=0))
+            request = Generate(id=0, prompt=COUNT, max_tokens=2, sampling=Choosing(temperature=0))
             assert [event async for event in process.generate(request)]
             await told.wait()
         await bench.supervisor.close()

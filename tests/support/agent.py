@@ -40,6 +40,7 @@ class AgentProcess:
         self.port = free_port()
         self.environment = dict(environment or {})
         self.arguments = arguments
+        self.program = ("-m", "agent_daemon")
         self.log = state_dir.parent / f"{state_dir.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -51,7 +52,7 @@ class AgentProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "agent_daemon", "run"),
+                    *(sys.executable, *self.program, "run"),
                     *("--state-dir", str(self.state_dir), "--listen", f"127.0.0.1:{self.port}"),
                     *self.arguments,
                 ],

@@ -14,6 +14,9 @@ from agent_daemon.contract.release import (
     ServedModel,
 )
 from agent_daemon.contract.wire import CheckIn, Facts, GpuFacts, Record, RecordKind, RuntimeFacts
+from edgectl.inventory.repository import Repository
+from edgectl.inventory.values import Rollout, RolloutKind
+from edgectl.rollouts import owner
 
 GIB = 1 << 30
 
@@ -83,3 +86,10 @@ def record(seq: int, kind: RecordKind, **body: Any) -> Record:
 
 def check_in(*records: Record, epoch: str = "e1", agent_id: str = "agent-1") -> CheckIn:
     return CheckIn(agent_id=agent_id, epoch=epoch, sent_at=2000.0, records=records)
+
+
+def begun(inventory: Repository, kind: RolloutKind = "deploy", release: int | None = None) -> Rollout:
+    """A rollout that leases no device: those become parts of it by their outcomes."""
+    return inventory.open_rollout(
+        kind, release, manifest=None, manifest_digest=None, policy="{}", parts=(), owner=owner.current()
+    )

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from agent_daemon.contract import digest
 from agent_daemon.contract.gguf import FileSource, GgufFacts, read_facts
 from agent_daemon.contract.release import Artifact, BlobRef
-from edgectl.placement import Candidate
+from edgectl.fit.placement import Candidate
 from tests.support.gguf_files import SHAPES, Q, write
 
 QUANTIZATIONS = {

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 
 from agent_daemon.contract.release import Sampling
 from agent_daemon.gateway.requests.body import Body, Form, refuse
+from agent_daemon.worker_messages import Choosing
 
 _TOKEN_ID = re.compile(r"^(0|[1-9][0-9]{0,9})$")
 _STOP_LENGTH = 1000
@@ -55,13 +56,13 @@ class SamplingFields(Body):
     seed: int | None = None
     logit_bias: LogitBias | None = None
 
-    def sampling(self, defaults: Sampling) -> Sampling:
+    def sampling(self, defaults: Sampling) -> Choosing:
         """The served model's defaults with what this request says instead."""
         said = {name: value for name in _SAMPLED if (value := getattr(self, name)) is not None}
         if self.seed is not None:
             # OpenAI allows any integer; the sampler takes 32 bits.
             said["seed"] = self.seed % 2**32
-        return defaults.model_copy(update=said)
+        return Choosing(**{**dict(defaults), **said})
 
     def bias(self) -> dict[int, float]:
         """What is added to the logits of single tokens, by their ids."""

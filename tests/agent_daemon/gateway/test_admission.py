@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent_daemon.contract.release import Adapter, DeviceRelease, Limits, Residency, Sampling, ServedModel
+from agent_daemon.contract.release import Adapter, DeviceRelease, Limits, Residency, ServedModel
 from agent_daemon.errors import WorkerFailure
 from agent_daemon.gateway.admission import Admission, Ticket, bound, retry_after, waiting_limit
 from agent_daemon.gateway.errors import ApiError
@@ -15,7 +15,7 @@ from agent_daemon.residency import Residents
 from agent_daemon.room import FreeMemory
 from agent_daemon.serving import Serving
 from agent_daemon.supervisor import Supervisor
-from agent_daemon.worker_messages import Done, Generate, Load
+from agent_daemon.worker_messages import Choosing, Done, Generate, Load
 from agent_daemon.worker_process import WorkerProcess
 from tests.support.idle_worker import spawn_idle
 from tests.support.inventory_messages import device_release
@@ -338,10 +338,48 @@ def test_requests_follow_the_release_to_its_new_worker_and_those_that_run_finish
                 assert (first.route.number, second.route.number) == (1, 2)
                 assert second.process.pid != first.process.pid
             assert not draining.done()
-            request = Generate(id=0, prompt="1 2 3", max_tokens=4, sampling=Sampling(temperature=0))
+            request = Generate(id=0, prompt="1 2 3", max_tokens=4, sampling=Choosing(temperature=0))
             last = [event async for event in first.process.generate(request)][-1]
             assert isinstance(last, Done)
         await draining
         assert supervisor.keys() == {new_key}
 
     run(scenario, spawn, serve=old)
+
+
+def test_while_releases_are_exchanged_requests_wait_beyond_the_bounds_and_beyond_patience() -> None:
+    async def scenario(admission: Admission, serving: Serving, supervisor: Supervisor) -> None:
+        await supervisor.wait_ready(KEY)
+        await serving.hold()
+        many = 3 * bound(RELEASE.models[0])
+        waiting = [asyncio.create_task(_ask(admission)) for _ in range(many)]
+        # Twice as long as a worker that restarts may take.
+        await asyncio.sleep(0.2)
+        assert not any(task.done() for task in waiting)
+        await serving.switch(RELEASE)
+        assert await asyncio.gather(*waiting) == [RELEASE.digest()] * many
+
+    run(scenario, idle, patience=0.1)
+
+
+async def _ask(admission: Admission) -> str:
+    async with admission.ticket("chat") as ticket:
+        return ticket.route.release
+
+
+def test_what_waited_for_an_exchange_takes_nobody_s_place_afterwards() -> None:
+    async def scenario(admission: Admission, serving: Serving, supervisor: Supervisor) -> None:
+        await supervisor.wait_ready(KEY)
+        await serving.hold()
+        held, most = Holder(admission), bound(RELEASE.models[0])
+        waiting = asyncio.create_task(held.ask("chat", times=most))
+        await asyncio.sleep(0.01)
+        await serving.switch(RELEASE)
+        await waiting
+        after = Holder(admission)
+        await after.ask("chat", times=most)
+        assert (await refusal(admission, "chat")).status == 429
+        await held.leave(most)
+        await after.leave(most)
+
+    run(scenario, idle)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agent_daemon.contract.release import Adapter
 from agent_daemon.gateway.answers.answer import Answer, Said
@@ -106,7 +107,7 @@ def test_a_whole_chat() -> None:
 
 
 def test_a_whole_chat_with_calls() -> None:
-    done = DONE.model_copy(update={"finish_reason": "tool_calls"})
+    done = replace(DONE, finish_reason="tool_calls")
     (choice,) = chat().whole(said(*CALLS), done)["choices"]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"] == {
@@ -142,7 +143,7 @@ def test_logprobs_of_a_chat() -> None:
 def test_a_streamed_chat_with_calls_and_usage() -> None:
     answer = chat(wants_usage=True)
     stream = answer.begin() + b"".join(answer.more(each) for each in (text("Hm"), text(""), *CALLS))
-    *chunks, usage, end = bodies(stream + answer.end(DONE.model_copy(update={"finish_reason": "tool_calls"})))
+    *chunks, usage, end = bodies(stream + answer.end(replace(DONE, finish_reason="tool_calls")))
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
         {"role": "assistant", "content": ""},

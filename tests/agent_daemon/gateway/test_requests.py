@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agent_daemon.contract.release import Sampling, ServedModel
 from agent_daemon.gateway.errors import ApiError
@@ -15,13 +16,14 @@ from agent_daemon.gateway.requests.completions import CompletionBody
 from agent_daemon.gateway.requests.embeddings import EmbeddingsBody
 from agent_daemon.gateway.requests.responses import ResponsesBody
 from agent_daemon.gateway.requests.tokenize import TokenizeBody
-from agent_daemon.worker_messages import Embed, Generate, Tokenize, parse_command
+from agent_daemon.worker_messages import Choosing, Embed, Generate, Tokenize, parse_command
 from tests.support.inventory_messages import device_release
 
 USER = {"role": "user", "content": "Hi"}
 SYSTEM = {"role": "system", "content": "Be brief."}
 PLAIN = device_release().models[0]
 DEFAULTS = Sampling(temperature=0.2, top_k=5, max_tokens=50, seed=3)
+CHOSEN = Choosing(temperature=0.2, top_k=5, max_tokens=50, seed=3)
 MANNERED = PLAIN.model_copy(update={"system_prompt": "Be kind.", "sampling": DEFAULTS})
 
 
@@ -48,9 +50,9 @@ def refusal(form: type[Any], body: Any) -> ApiError:
 
 def test_a_request_that_says_nothing_gets_the_manifests_defaults() -> None:
     assert chat(MANNERED) == Generate(
-        id=0, messages=({"role": "system", "content": "Be kind."}, USER), sampling=DEFAULTS, max_tokens=50
+        id=0, messages=({"role": "system", "content": "Be kind."}, USER), sampling=CHOSEN, max_tokens=50
     )
-    assert chat() == Generate(id=0, messages=(USER,), sampling=Sampling())
+    assert chat() == Generate(id=0, messages=(USER,), sampling=Choosing())
 
 
 def test_what_a_request_says_wins_one_setting_at_a_time() -> None:
@@ -65,7 +67,7 @@ def test_what_a_request_says_wins_one_setting_at_a_time() -> None:
         "seed": 8,
     }
     said = chat(MANNERED, **expected, max_tokens=7)
-    assert said.sampling == DEFAULTS.model_copy(update=expected)
+    assert said.sampling == replace(CHOSEN, **expected)
     assert said.sampling.top_k == 5
     assert said.max_tokens == 7
 
@@ -344,7 +346,7 @@ def test_any_body_is_understood_or_refused_and_what_is_understood_can_be_sent(
         status = 400
         try:
             message = sent(parse(form, json.dumps({**COMPLETE, **body} if complete else body).encode()))
-            assert parse_command(message.model_dump_json().encode()) == message
+            assert parse_command(message.json()) == message
         except ApiError as error:
             status = error.status
         assert status == 400

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from agent_daemon.contract.release import Sampling
-from agent_daemon.worker_messages import Done, Event, Generate, Refused, Started, Text
+from agent_daemon.worker_messages import Choosing, Done, Event, Generate, Refused, Started, Text
 
 pytestmark = pytest.mark.engine
 
-GREEDY = Sampling(temperature=0)
+GREEDY = Choosing(temperature=0)
 COUNT = "1 2 3 4 5 6 7 8 9 10 11 12 13"
 
 
@@ -215,7 +214,7 @@ def test_a_prompt_may_leave_room_for_one_token(small_desk: Desk) -> None:
 
 
 def test_limits_of_the_request_come_before_those_of_the_model(desk: Desk) -> None:
-    capped = Sampling(temperature=0, max_tokens=3)
+    capped = Choosing(temperature=0, max_tokens=3)
     desk.ask(1, prompt=COUNT, sampling=capped)
     desk.ask(2, prompt=COUNT, sampling=capped, max_tokens=4)
     desk.finish()

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.engine
 _LOADED = """
 import ctypes, json, sys
 from pathlib import Path
-import llama_cpp
+import llama_cpp, msgspec
 from agent_daemon.worker.breakdown import breakdown
 from agent_daemon.worker.measure import measure
 from agent_daemon.worker.model import Model
@@ -40,7 +40,7 @@ asked = json.load(sys.stdin)
 library = load_backends()
 if asked["library"]:
     attach(library, Path(asked["library"]), asked["devices"])
-load = Load(**asked["load"])
+load = msgspec.convert(asked["load"], Load)
 log = EngineLog()
 model = Model(load, log)
 parts = breakdown(model.ctx, library)
@@ -48,7 +48,7 @@ print(json.dumps({
     "offloaded": log.offloaded_layers,
     "rows": [llama_cpp.llama_n_seq_max(model.ctx), llama_cpp.llama_n_ubatch(model.ctx)],
     "loaded": [[p.host, p.device, p.weights, p.cache, p.compute] for p in parts],
-    "planned": measure(load).model_dump(mode="json"),
+    "planned": json.loads(measure(load).json()),
 }))
 """
 """A process that loads a model for real, and measures it besides."""
@@ -70,7 +70,7 @@ def measured(asked: Load) -> Measured | Unmeasured | Failed:
     """By the process that the agent starts for it."""
     done = subprocess.run(
         [sys.executable, "-m", "agent_daemon.worker", "--measure"],
-        input=asked.model_dump_json(),
+        input=asked.json().decode(),
         capture_output=True,
         text=True,
         check=False,
@@ -81,7 +81,7 @@ def measured(asked: Load) -> Measured | Unmeasured | Failed:
 
 def loaded(asked: Load, devices: rpc_devices.Devices | None = None) -> dict[str, Any]:
     question = {
-        "load": asked.model_dump(mode="json"),
+        "load": json.loads(asked.json()),
         "library": str(devices.library) if devices else None,
         "devices": devices.addresses if devices else (),
     }
@@ -166,19 +166,20 @@ def test_what_llama_cpp_logs_says_nearly_as_much_as_its_account() -> None:
 
 def test_the_log_of_this_engine_says_what_its_account_says() -> None:
     program = (
-        "import json, sys\n"
+        "import msgspec, sys\n"
         "from agent_daemon.worker import measure as measuring\n"
         "from agent_daemon.worker_messages import Load\n"
-        "load = Load(**json.load(sys.stdin))\n"
+        "load = msgspec.json.decode(sys.stdin.read(), type=Load)\n"
         "by_account = measuring.measure(load)\n"
         "measuring.breakdown = lambda *_: None\n"
-        "print(json.dumps([by_account.model_dump(), measuring.measure(load).model_dump(),"
-        " measuring.measure(load.model_copy(update={'gpu_layers': 2})).model_dump()]))\n"
+        "halved = msgspec.structs.replace(load, gpu_layers=2)\n"
+        "said = [by_account, measuring.measure(load), measuring.measure(halved)]\n"
+        "print(msgspec.json.encode(said).decode())\n"
     )
     asked = load(models.quickstart_model())
     done = subprocess.run(
         [sys.executable, "-c", program],
-        input=asked.model_dump_json(),
+        input=asked.json().decode(),
         capture_output=True,
         text=True,
         check=True,

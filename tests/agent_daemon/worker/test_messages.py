@@ -6,12 +6,15 @@ import socket
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
+from agent_daemon.contract.sampling import Sampling
 from agent_daemon.worker_messages import (
     CHUNK,
     HEAD,
     MESSAGE,
     Cancel,
+    Choosing,
     Chunk,
     Constraint,
     Done,
@@ -50,6 +53,10 @@ def test_a_chunk_is_its_bytes_and_nothing_else() -> None:
 )
 def test_a_request_arrives_as_it_was_sent(command: Generate) -> None:
     assert parse_command(command.frame()[HEAD.size :]) == command
+
+
+def test_tokens_are_chosen_by_the_fields_and_defaults_of_a_release() -> None:
+    assert asdict(Choosing()) == Sampling().model_dump()
 
 
 def test_what_is_no_message_is_refused() -> None:

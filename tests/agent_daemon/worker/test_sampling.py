@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent_daemon.contract.release import Sampling
-from agent_daemon.worker_messages import Constraint, Text
+from agent_daemon.worker_messages import Choosing, Constraint, Text
 from tests.agent_daemon.worker.test_engine import COUNT, Desk
 
 pytestmark = pytest.mark.engine
@@ -20,9 +19,9 @@ def desk(chat_model: Any) -> Iterator[Desk]:
     made.close()
 
 
-def hot(**more: Any) -> Sampling:
+def hot(**more: Any) -> Choosing:
     """As random as it gets, but for what is said."""
-    return Sampling(**{"temperature": 2, "top_k": 0, "top_p": 1, "min_p": 0, "seed": 1, **more})
+    return Choosing(**{"temperature": 2, "top_k": 0, "top_p": 1, "min_p": 0, "seed": 1, **more})
 
 
 def greedy_and(desk: Desk, **request: Any) -> tuple[str, str]:
@@ -71,7 +70,7 @@ def test_typical_sampling_keeps_to_what_is_typical(desk: Desk) -> None:
 )
 def test_penalties_keep_the_model_from_going_on_as_before(desk: Desk, penalty: dict[str, float]) -> None:
     desk.ask(1, prompt=COUNT, max_tokens=12)
-    desk.ask(2, prompt=COUNT, max_tokens=12, sampling=Sampling(temperature=0, **penalty))
+    desk.ask(2, prompt=COUNT, max_tokens=12, sampling=Choosing(temperature=0, **penalty))
     desk.finish()
     assert desk.text(1).count("1") == 4
     assert desk.text(2).count("1") < 4
@@ -160,4 +159,4 @@ def test_a_grammar_that_llama_does_not_take_is_refused(desk: Desk) -> None:
     from agent_daemon.worker.sampling import GrammarRefused, Sampler
 
     with pytest.raises(GrammarRefused, match="does not take the grammar"):
-        Sampler(Sampling(), desk.model.vocab, grammar='root ::= "unclosed')
+        Sampler(Choosing(), desk.model.vocab, grammar='root ::= "unclosed')

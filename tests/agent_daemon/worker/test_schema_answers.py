@@ -6,8 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from agent_daemon.contract.release import Sampling
-from agent_daemon.worker_messages import Constraint, Done, Generate, Text
+from agent_daemon.worker_messages import Choosing, Constraint, Done, Generate, Text
 from tests.agent_daemon.worker.conftest import load_model
 from tests.support.schemas import schema
 
@@ -25,7 +24,7 @@ def answers() -> dict[int, tuple[str, str]]:
     said: list[Any] = []
     engine = Engine(load_model("chat", 256, 16), said.append)
     for seed, each in SCHEMAS.items():
-        sampling = Sampling(temperature=0) if seed % 2 else Sampling(temperature=1.5, seed=seed)
+        sampling = Choosing(temperature=0) if seed % 2 else Choosing(temperature=1.5, seed=seed)
         wanted = Constraint(kind="json_schema", json_schema=each)
         engine.submit(Generate(id=seed, prompt="JSON:", constraint=wanted, sampling=sampling, max_tokens=240))
     while engine.busy:

@@ -3,12 +3,13 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
-from agent_daemon.contract.release import Sampling
 from agent_daemon.worker.chat import ChatTemplate
-from agent_daemon.worker.structure import Structure, StructureError, structure
-from agent_daemon.worker_messages import Constraint, Generate, Text, Tool, ToolCall
+from agent_daemon.worker.form import Structure, StructureError
+from agent_daemon.worker.structure import structure
+from agent_daemon.worker_messages import Choosing, Constraint, Generate, Text, Tool, ToolCall
 from tests.support import tool_templates
 from tests.support.grammars import Reader, accepts
 
@@ -89,7 +90,7 @@ def test_what_cannot_be_followed_names_the_clients_field(
     constraint: dict[str, Any], message: str, param: str
 ) -> None:
     with pytest.raises(StructureError) as refused:
-        asked(constraint=Constraint.model_validate(constraint))
+        asked(constraint=msgspec.convert(constraint, Constraint))
     assert (str(refused.value), refused.value.param) == (message, param)
 
 
@@ -233,7 +234,7 @@ def test_the_engine_makes_calls_of_what_the_model_writes(chat_model: Any) -> Non
             tool_choice="required",
             parallel_tool_calls=False,
             max_tokens=80,
-            sampling=Sampling(temperature=0),
+            sampling=Choosing(temperature=0),
         )
     )
     while engine.busy:
