@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from agent_daemon.contract.release import DeviceRelease
+from agent_daemon.contract.swarm import SwarmProgress, SwarmRequest
 from agent_daemon.contract.versions import SCHEMA_VERSION, NoCommonVersion, agree
 from agent_daemon.contract.wire import (
     Ack,
@@ -25,6 +26,9 @@ from agent_daemon.contract.wire import (
     Hello,
     Operation,
     Problem,
+    Prunable,
+    Pruned,
+    PruneRequest,
     Staged,
     StageRequest,
 )
@@ -96,8 +100,19 @@ class AgentClient:
     def state(self) -> DeviceState:
         return self._call(DeviceState, "GET", "/v1/state")
 
-    def stage(self, release: DeviceRelease, *, retry: bool) -> Staged:
-        return self._call(Staged, "POST", "/v1/releases", StageRequest(release=release, retry=retry))
+    def stage(self, release: DeviceRelease, *, retry: bool, prune: bool = False) -> Staged:
+        """Raises DeviceError `no_space` where what is missing does not fit on the device's disk. With `prune` the device
+        makes room first; an agent without that feature ignores it."""
+        asked = StageRequest(release=release, retry=retry, prune=prune)
+        return self._call(Staged, "POST", "/v1/releases", asked)
+
+    def prunable(self) -> Prunable:
+        """What a prune would delete."""
+        return self._call(Prunable, "GET", "/v1/prunable")
+
+    def prune(self, *, dry_run: bool = False) -> Pruned:
+        """Deletes what the device keeps for nothing. Raises DeviceError while it changes releases."""
+        return self._call(Pruned, "POST", "/v1/prune", PruneRequest(dry_run=dry_run))
 
     def activate(self, digest: str, *, retry: bool) -> Operation:
         return self._call(Operation, "POST", "/v1/activations", ActivateRequest(release=digest, retry=retry))
@@ -105,6 +120,18 @@ class AgentClient:
     def events(self, operation: int, after: int, wait: float) -> EventPage:
         """Events after a cursor; waits up to `wait` seconds for one."""
         return self._call(EventPage, "GET", f"/v1/operations/{operation}/events?after={after}&wait={wait}")
+
+    def begin_swarm(self, asked: SwarmRequest) -> SwarmProgress:
+        """Lets the device take part in a swarm, or tells it who the others are. Raises DeviceError `not_offered` where it
+        does not, and `not_found` from an agent that knows no swarms."""
+        return self._call(SwarmProgress, "POST", "/v1/swarm", asked)
+
+    def swarm(self, digest: str) -> SwarmProgress:
+        return self._call(SwarmProgress, "GET", f"/v1/swarm/{digest}")
+
+    def end_swarm(self, digest: str, *, keep: bool = False) -> None:
+        """Without `keep`, what has arrived from the blob's beginning is what a direct transfer goes on from."""
+        self._send("DELETE", f"/v1/swarm/{digest}?keep={int(keep)}", None)
 
     def reports(self, limit: int) -> CheckIn:
         return self._call(CheckIn, "GET", f"/v1/reports?limit={limit}")
@@ -157,6 +184,7 @@ class AgentClient:
         headers = {"Content-Type": "application/json"} if isinstance(body, bytes) else {}
         if length is not None:
             headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream"}
+        reused = self._connection is not None
         connection = self._open(_SLOW_TIMEOUT if length else _TIMEOUT)
         try:
             refusal = None
@@ -174,6 +202,9 @@ class AgentClient:
                 raise
         except (http.client.HTTPException, OSError) as error:
             self.close()
+            if reused and _hung_up(error) and not isinstance(body, Iterator):
+                # An agent that was started again, or an idle connection that was closed: nothing of it was answered.
+                return self._send(method, path, body, length)
             raise _lost(error) from None
         except BaseException:
             self.close()
@@ -199,6 +230,10 @@ def _lost(error: Exception) -> Unreachable:
         f"the connection to the agent was lost: {str(error) or type(error).__name__}",
         "the device goes on by itself; ask it again with: edgectl status --refresh",
     )
+
+
+def _hung_up(error: Exception) -> bool:
+    return isinstance(error, http.client.RemoteDisconnected | BrokenPipeError | ConnectionResetError)
 
 
 def _chunks(path: Path, offset: int, moved: Callable[[int], None]) -> Iterator[bytes]:

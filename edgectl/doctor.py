@@ -198,4 +198,5 @@ def _reports(name: str, state: DeviceState, token_expires: float | None) -> Chec
         days = max(0.0, token_expires - time.time()) / 86400
         remedy = f"edgectl device bootstrap {name} --hub {state.hub.url}"
         return Check(name="reports", ok=None, finding=f"its token ends in {days:.0f} days", remedy=remedy)
-    return Check(name="reports", ok=True, finding=f"to {state.hub.url}")
+    coming = f"; {state.hub.delivery}" if state.hub.delivery else ""
+    return Check(name="reports", ok=True, finding=f"to {state.hub.url}{coming}")

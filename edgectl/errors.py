@@ -7,11 +7,22 @@ EdgectlError            1   something failed; nothing more precise applies
 ├── InventoryError      1   the database cannot be opened, is newer, or refuses
 ├── QueryError          2   SQL that cannot be run read-only
 ├── DeviceError         1   the device answered, and the answer was no (carries its code)
+├── Busy                4   another rollout is at work on the device
+├── LeaseLost           1   somebody else took this rollout, or some of its devices, or ended it
 ├── BootstrapError      1   the agent cannot be installed there, or could not; nothing is left behind
+│   └── WentBack        1   a new agent was not well, and the one before is back
 └── Unreachable         3   no answer from the device
     ├── LoginRefused    3   it answers, and lets nobody like this in
     └── HostKeyError    1   it answers with a key that is unknown, or not the one it had
 """
+
+
+def _again(
+    kind: type["EdgectlError"], arguments: tuple[object, ...], state: dict[str, object]
+) -> "EdgectlError":
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 class EdgectlError(Exception):
@@ -23,6 +34,10 @@ class EdgectlError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # By default only the message would reach another process.
+        return _again, (type(self), self.args, dict(self.__dict__))
 
 
 class UsageError(EdgectlError):
@@ -64,4 +79,16 @@ class HostKeyError(Unreachable):
 
 
 class BootstrapError(EdgectlError):
+    pass
+
+
+class WentBack(BootstrapError):
+    pass
+
+
+class Busy(EdgectlError):
+    exit_code = 4
+
+
+class LeaseLost(EdgectlError):
     pass

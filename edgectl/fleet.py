@@ -8,11 +8,11 @@ from typing import Any
 
 from agent_daemon.contract.wire import Facts
 from edgectl.agent_client import AgentClient
-from edgectl.collect import collect
+from edgectl.collect import Directly, collect
 from edgectl.errors import DeviceError, EdgectlError, Unreachable
+from edgectl.fit.memory_account import memories
 from edgectl.inventory.repository import Repository
 from edgectl.inventory.values import Device
-from edgectl.memory_account import memories
 from edgectl.observe import record, sight
 from edgectl.transport import Spec, Transports
 from edgectl.transport.local import LocalTransport
@@ -80,7 +80,9 @@ def account(repository: Repository, name: str, transports: Transports) -> dict[s
     record(repository, (sighting,))
     if sighting.facts is None or sighting.state is None:
         raise sighting.error or Unreachable(f"{name} did not answer")
-    if problems := collect(repository, (name,), transports):
+    with Directly(transports) as reporters:
+        problems = collect(repository, (repository.device(name),), reporters)
+    if problems:
         raise problems[name]
     return {
         "name": device.name,

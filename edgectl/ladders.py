@@ -11,8 +11,8 @@ from agent_daemon.contract.gguf_adapter import mismatch
 from agent_daemon.contract.release import Adapter
 from edgectl import catalog
 from edgectl.errors import CatalogError
+from edgectl.fit.placement import AttachedAdapter, Candidate
 from edgectl.manifest import Manifest, ModelSpec
-from edgectl.placement import AttachedAdapter, Candidate
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,16 @@ class Layout:
         return posixpath.join(self.prefix, "current", "bin", "edgectl-agent")
 
     @property
+    def guard(self) -> str:
+        """The folder of what watches an upgrade, beside the versions and part of none."""
+        return posixpath.join(self.prefix, "guard")
+
+    @property
+    def upgrade_marker(self) -> str:
+        """The file that is there while an upgrade is under way."""
+        return posixpath.join(self.prefix, "upgrade", "marker.json")
+
+    @property
     def settings(self) -> str:
         """What the agent reads at its start."""
         return posixpath.join(self.config_dir, "agent.toml")
@@ -44,6 +54,10 @@ class Layout:
     def dial(self) -> tuple[str, ...]:
         """The command that connects its standard input and output to the agent."""
         return (self.command, "dial-stdio", "--state-dir", self.state_dir)
+
+    def receive(self) -> tuple[str, ...]:
+        """The command that takes a blob on its standard input; its digest, size and offset are to follow."""
+        return (self.command, "receive", "--state-dir", self.state_dir)
 
 
 SYSTEM = Layout(

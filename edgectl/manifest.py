@@ -5,8 +5,12 @@ touches nothing but the file: whether a candidate exists is the catalog's questi
 placement's.
 """
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import PlainSerializer
 
 from agent_daemon.contract.release import (
     Access,
@@ -19,10 +23,13 @@ from agent_daemon.contract.release import (
     Task,
     Value,
 )
+from agent_daemon.contract.wire import Outcome
 from edgectl import manifest_form as form
 from edgectl import yaml_source
 from edgectl.errors import ManifestError
 from edgectl.manifest_problems import problems_of, render
+from edgectl.rollout_form import RolloutForm
+from edgectl.rollouts.policy import DEFAULT_DEADLINE, NO_FAILURES, Amount, Budget, OnHalt, Policy
 
 KV_AUTO: tuple[KvType, ...] = ("f16", "q8_0")
 """What `kv_type: auto` stands for, the preferred one first."""
@@ -35,12 +42,50 @@ class Context(Value):
     want: int = form.DEFAULT_CONTEXT
 
 
+AmountValue = Annotated[Amount, PlainSerializer(Amount.to_json, return_type=int | str)]
+BudgetValue = Annotated[Budget, PlainSerializer(Budget.to_json, return_type=dict[str, Any])]
+
+
 class Rollout(Value):
-    """`max_parallel` devices at once; stop when more than `max_failures` have failed."""
+    """How a release spreads. `policy` is the part of it that decides; durations in seconds.
+
+    `limit_rate`: bytes a second that the control side sends to all devices together. `prune`: devices may delete what
+    nothing refers to when room is short. `swarm`: the label whose value devices share that fetch from one another."""
 
     strategy: Strategy = Strategy.AUTO
-    max_parallel: int = 8
-    max_failures: int = 0
+    canary: AmountValue | None = None
+    max_unavailable: AmountValue = Amount(count=8)
+    order_by: tuple[str, ...] = ()
+    pause_after_canary: bool = False
+    budgets: Mapping[Outcome, BudgetValue] = NO_FAILURES
+    on_halt: OnHalt = OnHalt.HOLD
+    progress_deadline: float = DEFAULT_DEADLINE
+    min_healthy: float = 0.0
+    limit_rate: int | None = None
+    prune: bool = False
+    swarm: str | None = None
+
+    def policy(self) -> Policy:
+        return Policy(**{each.name: getattr(self, each.name) for each in fields(Policy)})
+
+    def content(self) -> dict[str, Any]:
+        """What of it makes a release another one, in the words of version 0.1: how far one spreads at a time does
+        not, but what could be written then keeps the releases that it made."""
+        reverted = self.budgets.get(Outcome.REVERTED, Budget())
+        most = reverted.most.count if reverted.most else None
+        return {
+            "strategy": self.strategy.value,
+            "max_parallel": self.max_unavailable.count or 8,
+            "max_failures": most or 0,
+        }
+
+
+class Hooks(Value):
+    """Commands that are run on the control machine, each a program and its arguments."""
+
+    pre_deploy: tuple[str, ...] | None = None
+    post_deploy: tuple[str, ...] | None = None
+    on_failure: tuple[str, ...] | None = None
 
 
 class AdapterSpec(Value):
@@ -89,13 +134,16 @@ class Manifest(Value):
     devices: str
     models: tuple[ModelSpec, ...]
     rollout: Rollout = Rollout()
+    hooks: Hooks = Hooks()
     probe: Probe = Probe()
     access: Access = Access()
 
     def content(self) -> dict[str, Any]:
         """All of it as JSON, by which two manifests are told to be the same. Keys that came later are left out while
-        they hold their default: a manifest keeps its release when the software is upgraded."""
-        dumped = self.model_dump(mode="json")
+        they hold their default, and hooks always: a manifest keeps its release when the software is upgraded, and
+        what runs on the control machine is no part of one."""
+        dumped = self.model_dump(mode="json", exclude={"rollout", "hooks"})
+        dumped["rollout"] = self.rollout.content()
         for model, written in zip(self.models, dumped["models"], strict=True):
             for name in model.ADDED:
                 if getattr(model, name) == ModelSpec.model_fields[name].default:
@@ -125,7 +173,8 @@ def parse(text: str, name: str) -> Manifest:
         name=written.name,
         devices=written.devices,
         models=tuple(_model(key, model) for key, model in written.models.items()),
-        rollout=Rollout(**dict(written.rollout)),
+        rollout=_rollout(written.rollout),
+        hooks=Hooks(**dict(written.hooks)),
         probe=Probe(**dict(written.probe)),
         access=written.access,
     )
@@ -158,6 +207,14 @@ def _model(name: str, written: form.ModelForm) -> ModelSpec:
         limits=Limits(**dict(written.limits)),
         residency=Residency(pinned=written.pinned, idle_ttl=written.idle_ttl),
     )
+
+
+def _rollout(written: RolloutForm) -> Rollout:
+    budgets = {
+        Outcome(outcome): Budget(budget.most, budget.after)
+        for outcome, budget in dict(written.budgets).items()
+    }
+    return Rollout(**dict(written) | {"budgets": budgets})
 
 
 def _context(written: form.ContextForm) -> Context:

@@ -4,7 +4,6 @@ This is the form only; `edgectl.manifest` turns it into the values that the rest
 is the one that `edgectl manifest schema` prints, so every rule that a schema can state stands here as one.
 """
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -13,9 +12,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
-    WithJsonSchema,
-    WrapValidator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -27,11 +23,12 @@ from agent_daemon.contract.release import (
     ModelName,
     Probe,
     Sampling,
-    Strategy,
     Task,
 )
 from edgectl import selector
 from edgectl.errors import UsageError
+from edgectl.form_values import Duration, Form, duration_schema, expects
+from edgectl.rollout_form import BudgetForm, BudgetsForm, HooksForm, RolloutForm
 
 MIN_CONTEXT = 256
 MAX_CONTEXT = 16 * 1024 * 1024
@@ -42,22 +39,6 @@ MAX_SPEED = 10_000
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 SOURCE_PATTERN = r"^(hf://[^/\s]+/[^/\s]+(/.+)?|file:.+|pkg:[A-Za-z_][A-Za-z0-9_]*/.+)$"
-DURATION_PATTERN = r"^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$"
-
-_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
-
-
-def expects(what: str) -> WrapValidator:
-    """Say in one phrase what a field holds, whichever of its rules was broken."""
-
-    def check(value: Any, handler: Any) -> Any:
-        try:
-            return handler(value)
-        except ValidationError:
-            raise PydanticCustomError("expected", "expected {what}", {"what": what}) from None
-
-    return WrapValidator(check)
 
 
 def _selector(text: str) -> str:
@@ -65,18 +46,6 @@ def _selector(text: str) -> str:
         return str(selector.parse(text))
     except UsageError as error:
         raise PydanticCustomError("stated", "{what}", {"what": error.message}) from None
-
-
-def seconds(value: Any) -> Any:
-    """`90`, `90s`, `1m30s`, `500ms` in seconds; anything else is left for the field's type to refuse."""
-    if not isinstance(value, str) or len(value) > 40 or not re.fullmatch(DURATION_PATTERN, value):
-        return value
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION_PART.findall(value))
-
-
-def _duration_schema(limit: dict[str, float]) -> WithJsonSchema:
-    text = {"type": "string", "pattern": DURATION_PATTERN, "maxLength": 40}
-    return WithJsonSchema({"anyOf": [{"type": "number", **limit}, text]})
 
 
 def _one_value(value: Any) -> Any:
@@ -98,10 +67,6 @@ def _one_source(value: Any) -> Any:
     return value
 
 
-class Form(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
 Tokens = Annotated[
     int,
     Field(ge=MIN_CONTEXT, le=MAX_CONTEXT),
@@ -112,8 +77,6 @@ Source = Annotated[
     Field(pattern=SOURCE_PATTERN, max_length=1024),
     expects("a model reference: hf://org/repo[@revision][/file or glob], file:PATH or pkg:import_name/path"),
 ]
-Duration = Annotated[float, BeforeValidator(seconds)]
-"""Seconds; what a field allows of them is the field's own."""
 KvChoice = Literal[KvType, "auto"]
 """A type of the KV cache; `auto` is f16, and q8_0 where that does not fit."""
 GpuLayers = Literal["auto", "all", "partial"] | Annotated[int, Field(ge=0, le=10_000)]
@@ -146,7 +109,7 @@ class LimitsForm(Limits):
         Duration,
         Field(gt=0, le=86400),
         expects("a duration of more than 0 and at most 24h, in seconds or as text such as 2m"),
-        _duration_schema({"exclusiveMinimum": 0, "maximum": 86400}),
+        duration_schema({"exclusiveMinimum": 0, "maximum": 86400}),
     ] = 600.0
 
 
@@ -201,8 +164,8 @@ class ModelForm(Form):
             AdapterName,
             Annotated[AdapterForm, BeforeValidator(_one_source, json_schema_input_type=Source | AdapterForm)],
         ],
-        Field(max_length=MAX_ADAPTERS),
-    ] = {}
+        Field(max_length=MAX_ADAPTERS, default_factory=dict),
+    ]
     limits: LimitsForm = LimitsForm()
     pinned: bool = False
     idle_ttl: (
@@ -210,18 +173,10 @@ class ModelForm(Form):
             Duration,
             Field(gt=0, le=30 * 86400),
             expects("a duration of more than 0 and at most 720h, in seconds or as text such as 10m"),
-            _duration_schema({"exclusiveMinimum": 0, "maximum": 30 * 86400}),
+            duration_schema({"exclusiveMinimum": 0, "maximum": 30 * 86400}),
         ]
         | None
     ) = None
-
-
-class RolloutForm(Form):
-    """How a release spreads: devices at once, and after how many failed ones it stops."""
-
-    strategy: Strategy = Strategy.AUTO
-    max_parallel: Annotated[int, Field(ge=1, le=1000), expects("a number of devices from 1 to 1000")] = 8
-    max_failures: Annotated[int, Field(ge=0), expects("a number of devices, 0 or more")] = 0
 
 
 class ProbeForm(Probe):
@@ -231,13 +186,13 @@ class ProbeForm(Probe):
         Duration,
         Field(ge=0, le=3600),
         expects("a duration from 0 to 1h, in seconds or as text such as 10s"),
-        _duration_schema({"minimum": 0, "maximum": 3600}),
+        duration_schema({"minimum": 0, "maximum": 3600}),
     ] = 3.0
     timeout: Annotated[
         Duration,
         Field(gt=0, le=3600),
         expects("a duration of more than 0 and at most 1h, in seconds or as text such as 2m"),
-        _duration_schema({"exclusiveMinimum": 0, "maximum": 3600}),
+        duration_schema({"exclusiveMinimum": 0, "maximum": 3600}),
     ] = 120.0
 
 
@@ -253,6 +208,7 @@ class ManifestForm(Form):
     devices: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_selector)]
     models: Annotated[dict[ModelName, ModelForm], Field(min_length=1, max_length=64)]
     rollout: RolloutForm = RolloutForm()
+    hooks: HooksForm = HooksForm()
     probe: ProbeForm = ProbeForm()
     access: Access = Access()
 
@@ -268,6 +224,9 @@ def known_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
         "models.*.limits": LimitsForm,
         "models.*.sampling": Sampling,
         "rollout": RolloutForm,
+        "rollout.budgets": BudgetsForm,
+        "rollout.budgets.*": BudgetForm,
+        "hooks": HooksForm,
         "probe": ProbeForm,
         "access": Access,
     }

@@ -39,6 +39,15 @@ _EXPECTED = {
     "finite_number": "a number",
 }
 
+# Keys of earlier versions, and what says the same now.
+_RENAMED: dict[Path, str] = {
+    ("rollout", "max_parallel"): "this key has a new name; write max_unavailable",
+    (
+        "rollout",
+        "max_failures",
+    ): "this key has gone; write budgets, such as budgets: {reverted: 0, failed_unchanged: 0}",
+}
+
 _NAMES = {
     "model": "a model name: up to 128 letters, digits and . _ : / -, a letter or digit first",
     "adapter": "an adapter name: up to 64 letters, digits and . _ -, a letter or digit first",
@@ -204,6 +213,8 @@ def _at(path: Path, value: Any) -> Any:
 
 
 def _unknown_key(path: Path) -> str:
+    if path in _RENAMED:
+        return _RENAMED[path]
     known = known_keys(path[:-1])
     near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.6)
     if near:

@@ -1,15 +1,18 @@
 """Asks devices what they are and what they serve, many at a time, and remembers what came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent_daemon.contract.wire import DeviceState, Facts, Hello
 from edgectl.agent_client import AgentClient
 from edgectl.errors import DeviceError, EdgectlError, Unreachable
-from edgectl.inventory.repository import Repository
 from edgectl.inventory.values import Device
 from edgectl.transport import Transports
+
+if TYPE_CHECKING:
+    from edgectl.inventory.repository import Repository
 
 _AT_ONCE = 32
 _ANOTHER_AGENT = "another_agent"
@@ -30,6 +33,10 @@ class Sighting:
         return self.error.message if self.error is not None else None
 
 
+Look = Callable[[Sequence[Device]], tuple[Sighting, ...]]
+"""Asks devices: one sighting for each, in the same order. Raises nothing."""
+
+
 def observe(devices: Sequence[Device], transports: Transports) -> tuple[Sighting, ...]:
     """One sighting for each device, in the same order. Raises nothing: a silent device is a sighting too."""
     if not devices:
@@ -42,9 +49,16 @@ def sight(device: Device, transports: Transports) -> Sighting:
     """Asks one device."""
     try:
         with AgentClient(transports.open(device.transport)) as client:
-            hello = client.hello()
-            check_identity(device, hello)
-            return Sighting(device, client.facts(), client.state())
+            return sight_with(device, client)
+    except EdgectlError as error:
+        return Sighting(device, error=error)
+
+
+def sight_with(device: Device, client: AgentClient) -> Sighting:
+    """Asks one device through a client that stays open."""
+    try:
+        check_identity(device, client.hello())
+        return Sighting(device, client.facts(), client.state())
     except EdgectlError as error:
         return Sighting(device, error=error)
 
@@ -59,7 +73,7 @@ def check_identity(device: Device, hello: Hello) -> None:
         )
 
 
-def record(repository: Repository, sightings: Sequence[Sighting]) -> None:
+def record(repository: "Repository", sightings: Sequence[Sighting]) -> None:
     """Brings what was seen into the inventory: facts, and who could not be reached. Raises InventoryError."""
     for sighting in sightings:
         if sighting.facts is not None:
@@ -68,7 +82,7 @@ def record(repository: Repository, sightings: Sequence[Sighting]) -> None:
             record_error(repository, sighting.device.name, sighting.error)
 
 
-def record_error(repository: Repository, name: str, error: EdgectlError) -> None:
+def record_error(repository: "Repository", name: str, error: EdgectlError) -> None:
     """Brings into the inventory what an error says of a device: that it cannot be reached, or that it could and
     said no. Raises InventoryError."""
     if isinstance(error, Unreachable):

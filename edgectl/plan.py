@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
+from agent_daemon.contract.needs_agent import lacks
 from agent_daemon.contract.release import DeviceRelease
 from agent_daemon.contract.wire import DeviceState, Outcome
-from edgectl.placement import Placed, Refusal
+from edgectl.disk_space import lacking, shortage
+
+if TYPE_CHECKING:
+    from edgectl.fit.placement import Placed, Refusal
 
 
 class Action(StrEnum):
@@ -27,7 +32,7 @@ class Desired:
     refusal: str | None = None
     details: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    choices: tuple[Placed | Refusal, ...] = ()
+    choices: "tuple[Placed | Refusal, ...]" = ()
     kept: int | None = None
 
 
@@ -53,7 +58,7 @@ class Step:
     reason: str | None = None
     details: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    choices: tuple[Placed | Refusal, ...] = ()
+    choices: "tuple[Placed | Refusal, ...]" = ()
     kept: int | None = None
 
     @property
@@ -82,15 +87,23 @@ class Plan:
 
 
 def diff(
-    manifest: str, desired: Mapping[str, Desired], observed: Mapping[str, Observed], *, retry: bool = False
+    manifest: str,
+    desired: Mapping[str, Desired],
+    observed: Mapping[str, Observed],
+    *,
+    retry: bool = False,
+    prune: bool = False,
 ) -> Plan:
-    """One step for each device in `desired`, in that order. A device that was not observed is unreachable."""
+    """One step for each device in `desired`, in that order. A device that was not observed is unreachable. With `prune`
+    devices may delete what they keep for nothing where room is short."""
     nobody = Observed(None, "it was not asked")
-    steps = (_step(name, wanted, observed.get(name, nobody), retry) for name, wanted in desired.items())
+    steps = (
+        _step(name, wanted, observed.get(name, nobody), retry, prune) for name, wanted in desired.items()
+    )
     return Plan(manifest, tuple(steps))
 
 
-def _step(device: str, desired: Desired, observed: Observed, retry: bool) -> Step:
+def _step(device: str, desired: Desired, observed: Observed, retry: bool, prune: bool) -> Step:
     state, release = observed.state, desired.release
     if state is None:
         return Step(device, Action.UNREACHABLE, release, reason=observed.problem)
@@ -108,6 +121,8 @@ def _step(device: str, desired: Desired, observed: Observed, retry: bool) -> Ste
     digest = release.digest()
     if state.active == digest:
         return replace(step, action=Action.UNCHANGED)
+    if lacking_fields := lacks(release, state.features):
+        return replace(step, action=Action.REFUSE, reason=_too_old(device, lacking_fields))
     barred = next((entry for entry in state.quarantine if entry.release == digest), None)
     if barred and not retry:
         return replace(
@@ -115,5 +130,13 @@ def _step(device: str, desired: Desired, observed: Observed, retry: bool) -> Ste
             action=Action.REFUSE,
             reason=f"quarantined: r{barred.number} was reverted here ({barred.reason}); --retry tries it again",
         )
-    held = frozenset(state.blobs)
-    return replace(step, bytes_to_move=sum(blob.size for blob in release.blobs() if blob.digest not in held))
+    if short := shortage(device, release, state, prune=prune):
+        return replace(step, action=Action.REFUSE, reason=short)
+    return replace(step, bytes_to_move=lacking(release, state))
+
+
+def _too_old(device: str, fields: tuple[str, ...]) -> str:
+    return (
+        f"its agent is too old for this release, which uses {', '.join(fields)};"
+        f" upgrade it with: edgectl device bootstrap {device}"
+    )

@@ -8,24 +8,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent_daemon.contract import digest as digests
 from agent_daemon.contract.release import DeviceRelease, ServedModel
-from agent_daemon.contract.wire import Outcome
+from agent_daemon.contract.wire import DeviceState, Outcome, WorkerStatus
 from edgectl import catalog, ladders, selector
-from edgectl.device_memory import device_memory
-from edgectl.errors import EdgectlError, UsageError
-from edgectl.inventory.repository import Repository
+from edgectl.errors import EdgectlError, Unreachable, UsageError
+from edgectl.fit.device_memory import device_memory
+from edgectl.fit.margins import Margin
+from edgectl.fit.placement import ModelRequest, Placed, Refusal
+from edgectl.fit.together import Wanted, place_all
 from edgectl.inventory.values import Device, Release
 from edgectl.ladders import Ladder, Ladders
 from edgectl.manifest import Manifest, ModelSpec
-from edgectl.margins import Margin
-from edgectl.observe import Sighting, observe, record
-from edgectl.placement import ModelRequest, Placed, Refusal
+from edgectl.observe import Look, Sighting, record
 from edgectl.plan import Desired, Observed, Plan, diff
-from edgectl.together import Wanted, place_all
-from edgectl.transport import Transports
+
+if TYPE_CHECKING:
+    from edgectl.inventory.repository import Repository
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,15 @@ class Prepared:
 
 
 def prepare(
-    repository: Repository,
+    repository: "Repository",
     manifest: Manifest,
     base: Path,
     progress: catalog.Progress,
-    transports: Transports,
+    look: Look,
     *,
     retry: bool = False,
     replan: bool = False,
+    prune: bool = False,
 ) -> Prepared:
     """The plan of a deploy. A device that got its part of the same content before keeps its placement, so that a
     deploy repeated on a busier day does not shuffle models; `replan` places all anew. Raises EdgectlError."""
@@ -56,9 +58,10 @@ def prepare(
     resolved = ladders.resolve(manifest, base, progress)
     content = _content(manifest, resolved)
     known = _known(repository, manifest.name, content)
-    sightings = observe(devices, transports)
+    sightings = look(devices)
     record(repository, sightings)
     margins = repository.margins()
+    holding = repository.holding() if any(sighting.state is None for sighting in sightings) else {}
     desired: dict[str, Desired] = {}
     for sighting in sightings:
         name = sighting.device.name
@@ -66,35 +69,48 @@ def prepare(
         if known and kept:
             desired[name] = Desired(kept, notes=_gpu_notes(sighting), kept=known.number)
         else:
-            desired[name] = desired_on(manifest, resolved, sighting, margins)
-    plan = diff(manifest.name, desired, observed(sightings), retry=retry)
+            workers = holding.get(name, ())
+            desired[name] = desired_on(manifest, resolved, _remembered(sighting, workers), margins)
+    plan = diff(manifest.name, desired, observed(sightings), retry=retry, prune=prune)
     return Prepared(plan, content, known, sightings, resolved.warnings)
 
 
-def _kept(repository: Repository, known: Release, sighting: Sighting) -> DeviceRelease | None:
+def _remembered(sighting: Sighting, workers: Sequence[WorkerStatus]) -> Sighting:
+    """A device that cannot be asked is placed in the memory that it last said it has: it will get that when it is back,
+    and measures before it changes anything. Without facts there is nothing to place in."""
+    facts = sighting.device.facts
+    if sighting.state is not None or facts is None or not isinstance(sighting.error, Unreachable):
+        return sighting
+    state = DeviceState(agent_id=facts.agent_id, workers=tuple(workers))
+    return replace(sighting, facts=facts, state=state)
+
+
+def _kept(repository: "Repository", known: Release, sighting: Sighting) -> DeviceRelease | None:
     """What the device was to serve under a release before. Not what it refused when it measured: that is placed anew,
     in the memory that there is now, unless it came to serve it all the same or will not have it again anyway."""
     name, state = sighting.device.name, sighting.state
     before = repository.device_release(known.number, name)
-    if before is None or state is None or repository.outcome_of(known.number, name) is not Outcome.REFUSED:
+    if before is None or repository.outcome_of(known.number, name) is not Outcome.REFUSED:
         return before
+    if state is None:
+        return None
     digest = before.digest()
     settled = digest == state.active or any(barred.release == digest for barred in state.quarantine)
     return before if settled else None
 
 
 def prepare_rollback(
-    repository: Repository,
+    repository: "Repository",
     devices: Sequence[Device],
     number: int | None,
-    transports: Transports,
+    look: Look,
     *,
     retry: bool = False,
 ) -> Prepared:
     """The plan of a rollback to release `number`, or of each device to the one before its current one."""
     if number is not None:
         repository.release(number)  # a number that never was is an error, not a refusal on every device
-    sightings = observe(devices, transports)
+    sightings = look(devices)
     record(repository, sightings)
     desired: dict[str, Desired] = {}
     for device, sighting in zip(devices, sightings, strict=True):
@@ -109,7 +125,7 @@ def prepare_rollback(
     return Prepared(diff(label, desired, observed(sightings), retry=retry), {}, None, sightings, ())
 
 
-def _release_before(repository: Repository, sighting: Sighting) -> DeviceRelease | None:
+def _release_before(repository: "Repository", sighting: Sighting) -> DeviceRelease | None:
     """What the device served before its current release. That one may be missing from the inventory's rollouts:
     a device finishes by itself what was interrupted here, and then the last one known is the one before."""
     name = sighting.device.name
@@ -120,7 +136,7 @@ def _release_before(repository: Repository, sighting: Sighting) -> DeviceRelease
     return repository.previous_release(name)
 
 
-def number(repository: Repository, prepared: Prepared) -> tuple[Plan, int]:
+def number(repository: "Repository", prepared: Prepared) -> tuple[Plan, int]:
     """Records the release that a prepared deploy makes, and returns the plan with its number in every part."""
     parts = {step.device: step.release for step in prepared.plan.steps if step.release is not None}
     release = repository.record_release(prepared.plan.manifest, prepared.content, parts)
@@ -172,7 +188,7 @@ def _content(manifest: Manifest, resolved: Ladders) -> dict[str, Any]:
     }
 
 
-def _known(repository: Repository, manifest: str, content: Mapping[str, Any]) -> Release | None:
+def _known(repository: "Repository", manifest: str, content: Mapping[str, Any]) -> Release | None:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = digests.of_bytes(text.encode())
     same = [

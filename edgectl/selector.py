@@ -18,9 +18,9 @@ from edgectl.errors import UsageError
 KEY_RULE = "a letter or digit, then up to 62 more of letters, digits, and . _ / -"
 VALUE_RULE = "up to 63 of letters, digits, and . _ : -"
 
-_KEY = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
+KEY_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
 _VALUE = r"[A-Za-z0-9._:-]{1,63}"
-_TERM = re.compile(rf"(?P<absent>!)?(?P<key>{_KEY})(?:(?P<op>!=|=)(?P<value>{_VALUE}))?")
+_TERM = re.compile(rf"(?P<absent>!)?(?P<key>{KEY_PATTERN})(?:(?P<op>!=|=)(?P<value>{_VALUE}))?")
 
 Operator = Literal["equals", "differs", "present", "absent"]
 
@@ -76,7 +76,7 @@ def parse_label(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
         raise UsageError(f"label {_shown(text)}: expected key=value, found no =")
-    if not re.fullmatch(_KEY, key):
+    if not re.fullmatch(KEY_PATTERN, key):
         raise UsageError(f"label {_shown(text)}: expected a key ({KEY_RULE})")
     if not re.fullmatch(_VALUE, value):
         raise UsageError(f"label {_shown(text)}: expected a value ({VALUE_RULE})")

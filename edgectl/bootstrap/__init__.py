@@ -1,6 +1,7 @@
 """From a machine with nothing but Linux, sshd and python3 to a device whose agent answers."""
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,9 +11,9 @@ from edgectl import bundle as bundles
 from edgectl.agent_client import AgentClient
 from edgectl.bootstrap import agent_settings
 from edgectl.bootstrap.machine import Machine, check, check_bundle
-from edgectl.bootstrap.session import Session, text_file, unit_files, version_of
-from edgectl.bootstrap.wanted import Wanted, api_keys_path
-from edgectl.errors import BootstrapError
+from edgectl.bootstrap.session import Placed, Session, text_file, unit_files, version_of
+from edgectl.bootstrap.wanted import SWARM, Wanted, api_keys_path
+from edgectl.errors import BootstrapError, Unreachable, WentBack
 from edgectl.inventory.repository import Repository
 from edgectl.inventory.values import Device
 from edgectl.layout import SYSTEM, Layout, user_layout
@@ -20,6 +21,11 @@ from edgectl.transport import Spec, Transports
 from edgectl.units import bundled
 
 __all__ = ["Installed", "Progress", "Wanted", "bootstrap", "purge"]
+
+_RECONNECT_SECONDS = 240.0
+"""How long a device that was lost in the middle of its upgrade is looked for: its guard takes a minute and the time to
+go back, or to boot."""
+_PAUSE = 3.0
 
 Progress = Callable[[str, int, int], None]
 """What is moving, how much of it is done, and how much there is."""
@@ -43,7 +49,8 @@ def bootstrap(
 ) -> Installed:
     """Installs or upgrades one device's agent and has it answer. Safe to repeat.
 
-    Raises BootstrapError for a device that cannot have it, with nothing left behind, and Unreachable.
+    Raises BootstrapError for a device that cannot have it, with nothing left behind, WentBack where the new agent was
+    not well and the one before is back, and Unreachable.
     """
     if device.transport.get("kind") != "ssh":
         raise BootstrapError(
@@ -59,7 +66,12 @@ def bootstrap(
         session.check_root()
     made = bundles.make(
         bundles.request(
-            machine.interpreter.minor, machine.arch, wanted.backend, wanted.engine_wheel, wanted.engine_index
+            machine.interpreter.minor,
+            machine.arch,
+            wanted.backend,
+            wanted.engine_wheel,
+            wanted.engine_index,
+            swarm=_swarms(wanted, machine.settings[layout.scope]),
         ),
         bundled(),
         progress,
@@ -68,22 +80,27 @@ def bootstrap(
     version = version_of(made)
     present = version in before
     check_bundle(machine, layout.scope, made.manifest, present)
-    restarted = _install(repository, device, wanted, session, machine, layout, made, progress)
+    placed = _install(repository, device, wanted, transports, session, machine, layout, made, progress)
     spec = _spec(device.transport, layout, machine)
     repository.set_transport(device.name, spec)
+    repository.set_agent_build(device.name, version)
     with AgentClient(transports.open(spec)) as client:
         client.hello()
         facts = client.facts()
     repository.save_facts(device.name, facts)
     return Installed(
         device.name,
-        _change(before, version, restarted),
+        _change(before, version, placed.restarted),
         version,
         0 if present else made.size,
         time.monotonic() - began,
         facts,
         _note(machine, facts, wanted),
     )
+
+
+def _swarms(wanted: Wanted, settings: str) -> bool:
+    return wanted.swarm if wanted.swarm is not None else agent_settings.says(settings, SWARM)
 
 
 def purge(device: Device, transports: Transports) -> None:
@@ -111,12 +128,13 @@ def _install(
     repository: Repository,
     device: Device,
     wanted: Wanted,
+    transports: Transports,
     session: Session,
     machine: Machine,
     layout: Layout,
     made: bundles.Bundle,
     progress: Progress,
-) -> bool:
+) -> Placed:
     """With a token of its own for a device that is to report to a hub; it is withdrawn when installing fails."""
     settings = agent_settings.merged(machine.settings[layout.scope], wanted.changes(layout))
     files = [*unit_files(layout), text_file(layout.settings, settings)]
@@ -125,17 +143,50 @@ def _install(
     token = repository.mint_token(device.name, wanted.token_days) if wanted.hub else None
     if token is not None:
         files.append(text_file(layout.hub_token, token + "\n", secret=True, restart=False))
+    identity = str(uuid.uuid4())
+
+    def sent(done: int) -> None:
+        progress(f"{device.name}: agent", done, made.size)
+
     try:
-        restarted = session.install(
-            machine, layout, made, files, lambda done: progress(f"{device.name}: agent", done, made.size)
-        )
+        try:
+            placed = session.install(machine, layout, made, files, sent, identity)
+        except Unreachable as lost:
+            placed = _verdict(device, transports, machine, layout, identity, lost)
+        if placed.went_back:
+            raise WentBack(
+                f"the new agent {version_of(made)} did not stay, the one before is back: {placed.reason}",
+                "look at its log with: edgectl device logs NAME; what it served goes on",
+            )
+    except Unreachable:
+        # The device may have kept what it was given: both tokens stay good.
+        raise
     except BaseException:
         if token is not None:
             repository.withdraw_token(token)
         raise
     if wanted.hub is not None:
         repository.drop_tokens(device.name, token)
-    return restarted
+    return placed
+
+
+def _verdict(
+    device: Device, transports: Transports, machine: Machine, layout: Layout, identity: str, lost: Unreachable
+) -> Placed:
+    """What a device made of an upgrade in whose middle it was lost. Raises the loss itself where it never began, or
+    where the device does not come back."""
+    deadline = time.monotonic() + _RECONNECT_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+        try:
+            session = Session(transports.ssh.shell(device.transport))
+            found = session.verdict(machine.interpreter, layout, identity)
+        except Unreachable:
+            continue
+        if found is None:
+            break
+        return found
+    raise lost
 
 
 def _change(

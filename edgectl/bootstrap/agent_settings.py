@@ -9,6 +9,14 @@ from edgectl.errors import BootstrapError
 _HEAD = "# Written by `edgectl device bootstrap`; run it again to change something.\n"
 
 
+def says(text: str, key: str) -> bool:
+    """Whether the file sets a key; one that cannot be read says nothing (`merged` refuses it)."""
+    try:
+        return key in tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+
+
 def merged(text: str, changes: Mapping[str, str | None]) -> str:
     """The file's new text: keys in `changes` are set, or taken away where they are None; others stay. The same
     settings give the same text. Raises BootstrapError when the file there cannot be read."""

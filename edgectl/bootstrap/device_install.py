@@ -1,8 +1,9 @@
-"""Runs on the device, by its own python3 and with nothing else: install, or remove.
+"""Runs on the device, by its own python3 and with nothing else: install, upgrade, or remove.
 
-    python3 -c THIS_FILE OPERATION      parameters: one line of JSON on standard input; for install the archive follows
+    python3 -c LOADER OPERATION      parameters: one line of JSON on standard input; for install the archive follows
 
-Answers with one line of JSON on standard output. It is sent as text, so it imports the standard library only.
+Answers with one line of JSON on standard output, after empty lines as signs of life. It is sent as text together with
+`device_guard`, so both import the standard library only.
 """
 
 import contextlib
@@ -18,11 +19,27 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
+# In this form only: on the device there is no package around these.
+from edgectl.bootstrap.device_guard import (
+    AGENT,
+    GUARD,
+    current,
+    last_words,
+    manage,
+    point,
+    read_text,
+    write_file,
+)
+from edgectl.bootstrap.device_upgrade import Undecided, mend, replace, settle, upgrade, verdict
+
 ANSWER_SECONDS = 60.0
+BEAT = 2.0
+"""Seconds from one sign of life to the next, so that the other side can tell a long step from a lost connection."""
 
 Asked = dict[str, Any]
 """The parameters of an operation; `edgectl.bootstrap.session` makes them."""
@@ -32,40 +49,55 @@ class Refusal(Exception):
     """One sentence: why it cannot be done."""
 
 
-def read_text(path: str) -> str | None:
-    try:
-        with open(path) as file:
-            return file.read()
-    except OSError:
-        return None
-
-
 # -- installing ------------------------------------------------------------------------------------------
 
 
 def install(asked: Asked) -> Asked:
-    """Brings one version into place and starts it. What was there before is put back when it does not start."""
+    """Brings one version into place and starts it. Where an agent is in use already, its guard judges the new one; a
+    first one has to answer. What was there before is put back in either case."""
     prefix = asked["prefix"]
     fresh = not os.path.exists(prefix)
     undo = Undo()
     try:
         make_folder(os.path.join(prefix, "versions"), undo)
         with only_one(prefix):
+            settle(asked)
             unpack(asked)
-            if not os.path.exists(asked["state_dir"]):
-                undo.add(shutil.rmtree, asked["state_dir"], True)
-            if asked["user"]:
-                make_user(asked["user"], asked["state_dir"], undo)
-            changed = [write(entry, asked, undo) for entry in asked["files"]]
-            changed.append(switch(prefix, asked["version"], undo))
-            restarted = start(asked, any(changed), undo)
-            prune(prefix, asked["version"])
-            undo.forget()
+            place_guard(asked)
+            before = current(prefix)
+            if before is None:
+                return install_first(asked, undo)
+            contents = [(entry, content_of(entry, asked)) for entry in asked["files"]]
+            changes = [(entry, text) for entry, text in contents if read_text(entry["path"]) != text]
+            if before == asked["version"] and not any(entry["restart"] for entry, _ in changes):
+                for entry, text in changes:
+                    write(entry, text, asked, undo)
+                return keep_running(asked, undo)
+            return upgrade(asked, before, changes)
     except BaseException:
         undo.run(asked)
         if fresh:
             shutil.rmtree(prefix, ignore_errors=True)
         raise
+
+
+def install_first(asked: Asked, undo: "Undo") -> Asked:
+    if not os.path.exists(asked["state_dir"]):
+        undo.add(shutil.rmtree, asked["state_dir"], True)
+    if asked["user"]:
+        make_user(asked["user"], asked["state_dir"], undo)
+    for entry in asked["files"]:
+        write(entry, content_of(entry, asked), asked, undo)
+    switch(asked["prefix"], asked["version"], undo)
+    start(asked, True, undo)
+    undo.forget()
+    return {"restarted": True}
+
+
+def keep_running(asked: Asked, undo: "Undo") -> Asked:
+    """Nothing that a running agent would have to be started again for."""
+    restarted = start(asked, False, undo)
+    undo.forget()
     return {"restarted": restarted}
 
 
@@ -90,7 +122,7 @@ class Undo:
                 step(*arguments)
         manage(asked, "daemon-reload")
         if os.path.exists(os.path.join(asked["prefix"], "current")):
-            manage(asked, "start", asked["units"][-1])
+            manage(asked, "start", AGENT)
         else:
             manage(asked, "reset-failed", *asked["units"])
 
@@ -136,6 +168,8 @@ def unpack(asked: Asked) -> None:
             raise Refusal("the bundle arrived damaged; run the same command again")
         if not asked["compiled"]:
             compile_all(os.path.join(incoming, "lib"))
+        # A version that is current after a power cut has to be there in full.
+        os.sync()
         os.rename(incoming, target)
     except OSError as error:
         shutil.rmtree(incoming, ignore_errors=True)
@@ -181,6 +215,17 @@ def compile_all(folder: str) -> None:
     subprocess.run([sys.executable, "-c", code, folder], check=False)
 
 
+def place_guard(asked: Asked) -> None:
+    """The guard's script and the Python that runs it, outside of every version."""
+    folder = os.path.join(asked["prefix"], "guard")
+    os.makedirs(folder, 0o755, exist_ok=True)
+    script, python = os.path.join(folder, "guard.py"), os.path.join(folder, "python")
+    if read_text(script) != asked["guard"]:
+        write_file(script, asked["guard"].encode())
+    if not os.path.islink(python) or os.readlink(python) != asked["python"]:
+        point(python, asked["python"])
+
+
 def make_user(name: str, home: str, undo: Undo) -> None:
     try:
         pwd.getpwnam(name)
@@ -194,70 +239,46 @@ def make_user(name: str, home: str, undo: Undo) -> None:
             run("usermod", "--append", "--groups", group, name)
 
 
-def write(entry: Asked, asked: Asked, undo: Undo) -> bool:
-    """One file, if it is not like that already. Whether a running agent has to be started again for it."""
-    path, text = entry["path"], entry.get("text")
+def content_of(entry: Asked, asked: Asked) -> str:
+    """A file's new text: sent along, or lying in the bundle."""
+    text = entry.get("text")
     if text is None:
         text = read_text(os.path.join(asked["prefix"], "versions", asked["version"], entry["bundled"]))
+    if text is None:
+        raise Refusal(f"the bundle lacks {entry['bundled']}")
+    return str(text)
+
+
+def write(entry: Asked, text: str, asked: Asked, undo: Undo) -> None:
+    """One file, if it is not like that already."""
+    path = entry["path"]
     before = read_text(path)
-    group = pwd.getpwnam(asked["user"]).pw_gid if asked["user"] else os.getgid()
     if before != text:
         make_folder(os.path.dirname(path), undo)
-        undo.add(replace, path, before, entry["secret"], group)
-        replace(path, text, entry["secret"], group)
-    return before != text and bool(entry["restart"])
+        undo.add(replace, path, before, entry["secret"], asked["user"])
+        replace(path, text, entry["secret"], asked["user"])
 
 
-def replace(path: str, text: str | None, secret: bool, group: int) -> None:
-    """A file's new content, whole or not at all; None takes the file away. A secret is for its group's eyes."""
-    if text is None:
-        os.unlink(path)
-        return
-    descriptor = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        if secret:
-            os.fchown(file.fileno(), -1, group)
-        os.fchmod(file.fileno(), 0o640 if secret else 0o644)
-        os.fsync(file.fileno())
-    os.rename(path + ".new", path)
-
-
-def switch(prefix: str, version: str, undo: Undo) -> bool:
-    """Points `current` at a version. Whether it pointed elsewhere."""
+def switch(prefix: str, version: str, undo: Undo) -> None:
+    """Points `current` at a version."""
     link = os.path.join(prefix, "current")
-    before = os.readlink(link) if os.path.islink(link) else None
-    target = os.path.join("versions", version)
-    if before == target:
-        return False
-    undo.add(point, link, before)
-    point(link, target)
-    return True
-
-
-def point(link: str, target: str | None) -> None:
-    if target is None:
-        os.unlink(link)
-        return
-    with contextlib.suppress(OSError):
-        os.unlink(link + ".new")
-    os.symlink(target, link + ".new")
-    os.rename(link + ".new", link)
+    undo.add(point, link, None)
+    point(link, os.path.join("versions", version))
 
 
 def start(asked: Asked, changed: bool, undo: Undo) -> bool:
     """Starts the service, again if anything changed, and waits until the agent answers. Whether it was started."""
-    agent = asked["units"][-1]
     check(asked, "daemon-reload")
-    if manage(asked, "is-enabled", "--quiet", agent) != 0:
-        undo.add(manage, asked, "disable", agent)
-        check(asked, "enable", agent)
-    running = manage(asked, "is-active", "--quiet", agent) == 0
-    if (changed or not running) and manage(asked, "restart", agent) != 0:
+    for name in (AGENT, GUARD):
+        if manage(asked, "is-enabled", "--quiet", name) != 0:
+            undo.add(manage, asked, "disable", name)
+            check(asked, "enable", name)
+    running = manage(asked, "is-active", "--quiet", AGENT) == 0
+    if (changed or not running) and manage(asked, "restart", AGENT) != 0:
         raise Refusal("the agent does not start: " + last_words(asked))
-    deadline = time.time() + ANSWER_SECONDS
+    deadline = time.monotonic() + ANSWER_SECONDS
     while not answers(os.path.join(asked["state_dir"], "agent.sock")):
-        if time.time() > deadline or manage(asked, "is-failed", "--quiet", agent) == 0:
+        if time.monotonic() > deadline or manage(asked, "is-failed", "--quiet", AGENT) == 0:
             raise Refusal("the agent started but does not answer: " + last_words(asked))
         time.sleep(0.1)
     return changed or not running
@@ -270,31 +291,6 @@ def answers(path: str) -> bool:
         except OSError:
             return False
     return True
-
-
-def last_words(asked: Asked) -> str:
-    """What the agent said last, for whoever has to mend it."""
-    scope = ["--user-unit"] if asked["scope"] == "user" else ["--unit"]
-    command = [
-        "journalctl",
-        "--no-pager",
-        "--quiet",
-        "--output=cat",
-        "--lines=20",
-        *scope,
-        asked["units"][-1],
-    ]
-    done = subprocess.run(command, capture_output=True, env=environment(asked), check=False)
-    said = [line for line in done.stdout.decode(errors="replace").splitlines() if "edgectl-agent: " in line]
-    return said[-1].partition("edgectl-agent: ")[2] if said else f"see journalctl --unit {asked['units'][-1]}"
-
-
-def prune(prefix: str, version: str) -> None:
-    """Only the version in use stays: an older one comes with its bundle, kept on the control side."""
-    folder = os.path.join(prefix, "versions")
-    for name in os.listdir(folder):
-        if name != version:
-            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
 # -- removing --------------------------------------------------------------------------------------------
@@ -325,19 +321,6 @@ def remove(asked: Asked) -> Asked:
 # -- commands --------------------------------------------------------------------------------------------
 
 
-def environment(asked: Asked) -> dict[str, str] | None:
-    """A person's service manager is found through the runtime folder, which no login over SSH need have set."""
-    if asked["scope"] == "system":
-        return None
-    return {**os.environ, "XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}
-
-
-def manage(asked: Asked, *arguments: str) -> int:
-    scope = ["--user"] if asked["scope"] == "user" else []
-    command = ["systemctl", *scope, *arguments]
-    return subprocess.run(command, capture_output=True, env=environment(asked), check=False).returncode
-
-
 def check(asked: Asked, *arguments: str) -> None:
     if manage(asked, *arguments) != 0:
         raise Refusal(f"systemctl {' '.join(arguments)} failed")
@@ -347,16 +330,34 @@ def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+def beat() -> None:
+    """Until the end; one who no longer listens is no reason to stop in the middle."""
+    while True:
+        time.sleep(BEAT)
+        with contextlib.suppress(OSError, ValueError):
+            os.write(1, b"\n")
+
+
+OPERATIONS: dict[str, Callable[[Asked], Asked]] = {
+    "install": install,
+    "remove": remove,
+    "verdict": verdict,
+    "mend": mend,
+}
+
+
 def main(operation: str) -> None:
     os.umask(0o022)
     asked = json.loads(sys.stdin.buffer.readline().decode())
+    threading.Thread(target=beat, daemon=True).start()
     try:
-        answer = {"install": install, "remove": remove}[operation](asked)
-    except Refusal as refusal:
+        answer = OPERATIONS[operation](asked)
+    except (Refusal, Undecided) as refusal:
         answer = {"refusal": str(refusal)}
     except (OSError, subprocess.SubprocessError) as error:
         answer = {"refusal": f"{operation} failed: {error}"}
-    print(json.dumps(answer))
+    with contextlib.suppress(OSError):
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

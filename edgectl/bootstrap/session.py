@@ -4,6 +4,7 @@ import importlib.resources
 import json
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from edgectl.transport import Completed, Shell
 from edgectl.units import units
 
 _CHUNK = 1024 * 1024
-_SILENCE = 300.0
-"""Seconds that installing may say nothing: a slow disk, or a slow processor that compiles the agent's modules."""
+_SILENCE = 45.0
+"""Seconds without a sign of life after which a device that installs counts as lost: it gives one every two."""
 
 # Names of newer ones first: the plain one is what the system itself uses, and may be old.
 _FIND_PYTHON = """\
@@ -67,9 +68,11 @@ class Session:
         bundle: Bundle,
         files: Sequence[Mapping[str, Any]],
         sent: Sent,
-    ) -> bool:
-        """Brings the bundle and the files into place and the agent to answer; whether it had to be (re)started.
-        `sent` is told the bytes of the archive that have left. Raises BootstrapError: all is as it was."""
+        identity: str,
+    ) -> "Placed":
+        """Brings the bundle and the files into place and the agent to answer. `sent` is told the bytes of the archive
+        that have left; `identity` is the name of this upgrade, by which `verdict` knows it. Raises BootstrapError: all
+        is as it was; Unreachable where the connection was lost, and the device decides alone."""
         version = version_of(bundle)
         present = version in machine.installed[layout.scope]
         asked = {
@@ -79,9 +82,25 @@ class Session:
             "size": 0 if present else bundle.size,
             "compiled": bundle.manifest.compiled,
             "files": list(files),
+            "id": identity,
+            "guard": _source("device_guard"),
+            "python": machine.interpreter.path,
         }
         body = _body(asked, None if present else bundle.path, sent)
-        return bool(self._run(machine.interpreter, "install", layout, body)["restarted"])
+        return _placed(self._run(machine.interpreter, "install", layout, body))
+
+    def verdict(self, interpreter: Interpreter, layout: Layout, identity: str) -> "Placed | None":
+        """What became of an upgrade, once its guard has decided; None where it was never begun. Raises BootstrapError
+        when nobody can say, and Unreachable."""
+        body = [_line({**_place(layout), "id": identity})]
+        answer = self._run(interpreter, "verdict", layout, body)
+        return _placed({**answer, "restarted": True}) if answer["begun"] else None
+
+    def mend(self, interpreter: Interpreter, layout: Layout) -> tuple[tuple[str, ...], bool]:
+        """Puts the units back as the current version's bundle has them: the paths that were changed, and whether the
+        agent was started again for it. Raises BootstrapError and Unreachable."""
+        answer = self._run(interpreter, "mend", layout, [_line(_place(layout))])
+        return tuple(answer["put_back"]), bool(answer["restarted"])
 
     def remove(self, machine: Machine, layout: Layout) -> None:
         """Takes agent, state, settings, units and user away. Raises BootstrapError when something is left."""
@@ -94,7 +113,7 @@ class Session:
         layout: Layout,
         body: Iterator[bytes] | Sequence[bytes],
     ) -> Mapping[str, Any]:
-        command = [*_program(interpreter, "device_install"), operation]
+        command = [*_program(interpreter, "device_install", "device_guard", "device_upgrade"), operation]
         root = layout.scope == "system"
         answer = _answer(self._shell.run(command, stdin=body, root=root, timeout=_SILENCE))
         if "refusal" in answer:
@@ -140,9 +159,34 @@ def text_file(path: str, text: str, *, secret: bool = False, restart: bool = Tru
     return {"path": path, "text": text, "secret": secret, "restart": restart}
 
 
-def _program(interpreter: Interpreter, name: str) -> list[str]:
-    text = importlib.resources.files("edgectl.bootstrap").joinpath(f"{name}.py").read_text()
-    return [interpreter.path, "-I", "-c", text]
+@dataclass(frozen=True)
+class Placed:
+    """How installing ended: whether the agent was started (again), and where another one was in use, whether it went
+    back to that, and why."""
+
+    restarted: bool
+    went_back: bool = False
+    reason: str | None = None
+
+
+def _placed(answer: Mapping[str, Any]) -> Placed:
+    return Placed(
+        bool(answer["restarted"]), answer.get("verdict") == "went_back", answer.get("reason") or None
+    )
+
+
+def _program(interpreter: Interpreter, name: str, *parts: str) -> list[str]:
+    """A command that runs a program on the device; `parts` are modules that it imports, in the order of their need."""
+    text = "import sys, types\n"
+    for part in parts:
+        module, source = f"edgectl.bootstrap.{part}", _source(part)
+        text += f"m = sys.modules[{module!r}] = types.ModuleType({module!r})\n"
+        text += f"exec(compile({source!r}, {part!r}, 'exec'), m.__dict__)\n"
+    return [interpreter.path, "-I", "-c", text + _source(name) if parts else _source(name)]
+
+
+def _source(name: str) -> str:
+    return importlib.resources.files("edgectl.bootstrap").joinpath(f"{name}.py").read_text()
 
 
 def _body(asked: Mapping[str, Any], path: Path | None, sent: Sent) -> Iterator[bytes]:

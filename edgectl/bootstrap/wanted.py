@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent_daemon.contract.swarm import DEFAULT_UPLOAD_RATE
 from edgectl.layout import Layout
+
+SWARM = "swarm_rate"
+"""The agent's setting that says that it takes part in swarms, so that an upgrade brings what that needs again."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Wanted:
     hub: str | None = None
     """URL to report to; empty: stop reporting."""
     token_days: int = 365
+    swarm: bool | None = None
+    """Whether it takes part in swarms."""
 
     def changes(self, layout: Layout) -> Mapping[str, str | None]:
         """Keys of the agent's settings that are to be set, or with None taken away."""
@@ -36,6 +42,8 @@ class Wanted:
         if self.hub is not None:
             changes["hub"] = self.hub or None
             changes["hub_token_file"] = layout.hub_token if self.hub else None
+        if self.swarm is not None:
+            changes[SWARM] = f"{DEFAULT_UPLOAD_RATE}" if self.swarm else None
         return changes
 
 

@@ -41,7 +41,7 @@ def make(
     with store.scratch() as work:
         root = work / "tree"
         progress("installing the agent's libraries", 0, 1)
-        libraries.install(request.python, request.arch, root / "lib")
+        libraries.install(request.python, request.arch, root / "lib", pins.of_agent(swarm=request.swarm))
         progress("unpacking the engine", 0, 1)
         wheel.unpack(found, root / "lib")
         tree.bring_along(root / "lib", brought)
@@ -98,7 +98,7 @@ def _key(
     """One digest of everything that the archive's bytes depend on."""
     parts = [
         *(source.digest, source.version, found.digest, found.version, str(SCHEMA_VERSION)),
-        *(request.python, request.arch, request.backend, pins.text("agent")),
+        *(request.python, request.arch, request.backend, pins.of_agent(swarm=request.swarm)),
         *(part for item in units.items() for part in item),
         *(astuple(compiler) if compiler else ()),
         *(hashlib.sha256(path.read_bytes()).hexdigest() for path in brought),

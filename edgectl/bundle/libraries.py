@@ -17,11 +17,11 @@ LIBRARY_GLIBC = (28, 27, 26, 24, 17, 12, 5)
 ENGINE_GLIBC = (*range(43, 28, -1), *LIBRARY_GLIBC)
 
 
-def install(python: str, arch: str, target: Path) -> None:
-    """The agent's own dependencies, checked by hash and unpacked into `target`. Raises EdgectlError."""
+def install(python: str, arch: str, target: Path, pinned: str) -> None:
+    """The agent's own dependencies, as `pinned`, checked by hash and unpacked into `target`. Raises EdgectlError."""
     target.mkdir(parents=True, exist_ok=True)
     requirements = target.parent / "requirements.txt"
-    requirements.write_text(pins.for_target(pins.text("agent"), python, arch))
+    requirements.write_text(pins.for_target(pinned, python, arch))
     _pip(
         *("install", "--target", str(target), "--no-deps", "--no-compile", "--require-hashes", "--no-user"),
         # Older versions of pip compare it with the interpreter that runs pip; the pins were chosen for the target.

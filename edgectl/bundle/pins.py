@@ -8,8 +8,13 @@ ENGINE = "llama-cpp-python"
 
 
 def text(name: str) -> str:
-    """The pins of `agent`, `engine` or `engine-build`, with hashes."""
+    """The pins of `agent`, `swarm`, `engine` or `engine-build`, with hashes."""
     return (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def of_agent(*, swarm: bool) -> str:
+    """The pins of what the agent imports; of what swarms take only where it takes part in them."""
+    return text("agent") + (text("swarm") if swarm else "")
 
 
 def entries(pins: str) -> list[str]:

@@ -28,6 +28,8 @@ class BundleRequest:
     backend: str = "cpu"
     engine_wheel: Path | None = None
     engine_index: str | None = None
+    swarm: bool = False
+    """With what an agent needs to take part in swarms."""
 
     @property
     def python_version(self) -> tuple[int, int]:
@@ -41,6 +43,7 @@ def request(
     backend: str = "cpu",
     engine_wheel: Path | None = None,
     engine_index: str | None = None,
+    swarm: bool = False,
 ) -> BundleRequest:
     """A request that makes sense; Python and architecture default to this interpreter's.
 
@@ -52,6 +55,7 @@ def request(
         backend=_backend(backend),
         engine_wheel=engine_wheel,
         engine_index=None if engine_wheel else engine_index or os.environ.get(INDEX_VARIABLE) or None,
+        swarm=swarm,
     )
     if wanted.engine_wheel or wanted.engine_index:
         return wanted

@@ -23,6 +23,7 @@ __all__ = [
     "Progress",
     "Ref",
     "adapter",
+    "doubt",
     "fetch",
     "parse_ref",
     "projector",
@@ -72,6 +73,14 @@ def _resolve(ref: Ref, base: Path, kind: Kind, progress: Progress) -> tuple[Pinn
     from edgectl.catalog import local
 
     return local.resolve(ref, base, kind, progress)
+
+
+def doubt(path: Path) -> None:
+    """Let the next `fetch` read this file again, although it looks as it did when its digest was right: a disk may
+    have changed it."""
+    from edgectl.catalog import digest_memory
+
+    digest_memory.forget(path)
 
 
 def fetch(artifact: Artifact, progress: Progress = silent) -> tuple[Path, ...]:

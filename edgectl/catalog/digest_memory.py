@@ -51,6 +51,13 @@ def remember(path: Path, digest: str) -> None:
     _store(dict(list(entries.items())[-_MOST:]))
 
 
+def forget(path: Path) -> None:
+    """Read the file's content when it is asked for next, whether or not it looks changed."""
+    entries = _load()
+    if entries.pop(str(path.resolve()), None) is not None:
+        _store(entries)
+
+
 def _key(path: Path) -> Key:
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ino

@@ -45,6 +45,9 @@ def bundle(
             metavar="URL", help="An index of prebuilt wheels for the backend. Also EDGECTL_ENGINE_INDEX."
         ),
     ] = None,
+    swarm: Annotated[
+        bool, typer.Option("--swarm", help="With libtorrent, for devices that pass models on to one another.")
+    ] = False,
     to: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a copy of the archive there.")
     ] = None,
@@ -59,7 +62,7 @@ def bundle(
     from edgectl.bundle import make, request, store
     from edgectl.units import bundled
 
-    wanted = request(python, arch, backend, engine_wheel, engine_index)
+    wanted = request(python, arch, backend, engine_wheel, engine_index, swarm)
     steps = _Steps()
     try:
         made = make(wanted, bundled(), steps)

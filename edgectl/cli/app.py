@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("edgectl.cli.plan:plan", "Show what a deploy would change, and change nothing."),
     "deploy": ("edgectl.cli.deploy:deploy", "Bring devices to what a manifest says."),
     "rollback": ("edgectl.cli.rollback:rollback", "Return devices to an earlier release."),
+    "rollout": ("edgectl.cli.rollout:app", "Follow, resume and abort rollouts."),
+    "prune": ("edgectl.cli.prune:prune", "Delete from devices what no release needs any more."),
     "status": ("edgectl.cli.status:status", "Show what every device serves and how it is doing."),
     "history": ("edgectl.cli.history:history", "Show past rollouts and how they ended."),
     "usage": ("edgectl.cli.usage:usage", "Show requests, tokens and times by model, key, device and more."),

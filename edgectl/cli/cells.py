@@ -76,3 +76,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+
+
+def some_devices(count: int) -> str:
+    """So many devices, in words: `1 device`, `1,200 devices`."""
+    return f"{count:,} device{'' if count == 1 else 's'}"

@@ -10,9 +10,9 @@ from edgectl.plan import Action
 from edgectl.planning import Prepared
 
 
-def confirm(prepared: Prepared, label: str, form: Form, yes: bool) -> None:
-    """Shows the plan and asks, unless there is nothing to do or `--yes` was said. Raises UsageError when nobody
-    can answer, and typer.Exit when the answer is no."""
+def confirm(prepared: Prepared, label: str, form: Form, yes: bool, *, more: bool = False) -> None:
+    """Shows the plan and asks, unless there is nothing to do (`more`: besides the plan there is) or `--yes` was said.
+    Raises UsageError when nobody can answer, and typer.Exit when the answer is no."""
     from edgectl.cli.plan_report import show_plan, totals
 
     if form is Form.JSON:
@@ -20,7 +20,7 @@ def confirm(prepared: Prepared, label: str, form: Form, yes: bool) -> None:
     else:
         show_plan(prepared, label)
         sys.stdout.flush()
-    if yes or not prepared.plan.having(Action.DEPLOY):
+    if yes or not (more or prepared.plan.having(Action.DEPLOY)):
         return
     if not sys.stdin.isatty():
         raise UsageError("nobody is there to confirm the plan", "say --yes to carry it out without asking")

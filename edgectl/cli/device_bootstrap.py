@@ -47,6 +47,10 @@ def bootstrap(
     ram_limit: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Most RAM that models may use there, such as 4GiB.")
     ] = None,
+    swarm: Annotated[
+        bool | None,
+        typer.Option("--swarm/--no-swarm", help="With libtorrent, to pass models on to devices of its site."),
+    ] = None,
     hub: Annotated[
         str | None, typer.Option(metavar="URL", help="A hub to report to; '' stops reporting by itself.")
     ] = None,
@@ -58,8 +62,10 @@ def bootstrap(
     """Install the agent on devices, or upgrade it, and start it as a system service.
 
     Everything it needs goes there in one offline bundle; the device needs python3, sshd and systemd. What was set
-    before stays unless it is said anew. Safe to repeat. Ends with 0 when all have an agent that answers, 1 when
-    some could not have it (nothing is left behind there), 3 when some were unreachable.
+    before stays unless it is said anew. Safe to repeat. A new agent that is not well within a minute makes room for
+    the one before, whatever becomes of this command or of the connection. Ends with 0 when all have an agent that
+    answers, 1 when some could not have it (nothing is left behind there, or the one before is back), 3 when some were
+    unreachable.
     """
     from edgectl.bootstrap import Wanted
     from edgectl.bootstrap.many import bootstrap_all, exit_code
@@ -78,6 +84,7 @@ def bootstrap(
         key_hashes=_hashes(api_keys) if api_keys else None,
         hub=hub.rstrip("/") if hub is not None else None,
         token_days=token_days,
+        swarm=swarm,
     )
     _check(wanted.listen, wanted.ram_limit, wanted.hub)
     with (
@@ -124,10 +131,11 @@ def remove(
 
 
 def _row(ended: Any) -> dict[str, Any]:
-    from edgectl.errors import Unreachable
+    from edgectl.errors import Unreachable, WentBack
 
     if ended.problem is not None:
-        kind = "unreachable" if isinstance(ended.problem, Unreachable) else "failed"
+        kinds = ((Unreachable, "unreachable"), (WentBack, "went back"))
+        kind = next((name for form, name in kinds if isinstance(ended.problem, form)), "failed")
         return {
             **dict.fromkeys(column.key for column in COLUMNS),
             "name": ended.device,

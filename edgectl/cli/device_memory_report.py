@@ -5,7 +5,7 @@ from typing import Any
 
 from edgectl.cli.cells import byte_size
 from edgectl.cli.output import Column, say, show_table
-from edgectl.margins import ENOUGH
+from edgectl.fit.margins import ENOUGH
 
 _MEMORY = (
     Column("memory", "MEMORY"),

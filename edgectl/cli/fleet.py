@@ -50,7 +50,7 @@ def fit(ctx: typer.Context, file: ManifestFile, selector: Select = None, output:
     """
     from edgectl import ladders
     from edgectl.cli.counting import counted
-    from edgectl.fleet_fit import fleet_fit
+    from edgectl.fit.fleet_fit import fleet_fit
     from edgectl.inventory.repository import Repository
     from edgectl.manifest import load
     from edgectl.planning import requested, selected

@@ -52,9 +52,15 @@ def state_words(row: Row, now: float) -> str:
 def note(row: Row) -> str | None:
     """The one thing about a device that a person should read: why it is not well, or what to know of it."""
     if row["unreachable_since"] is not None:
-        return f"last known: {_last_known(row)}; {row['unreachable_reason']}"
+        later = f"{row['pending_release']} is to come; " if row["pending_release"] else ""
+        return f"last known: {_last_known(row)}; {later}{row['unreachable_reason']}"
     if row["problem"]:
         return str(row["problem"])
+    if row["pending_release"]:
+        reason = f": {row['outcome_reason']}" if row["outcome_reason"] else ""
+        return f"{row['pending_release']} is to come when it is next reached{reason}"
+    if row["drift"]:
+        return f"drift: {row['drift']}; mend it with: edgectl deploy --repair"
     if row["attention"] and row["outcome"]:
         reason = f": {row['outcome_reason']}" if row["outcome_reason"] else ""
         return f"{spoken(row['outcome'])} ({row['outcome_release'] or 'no release'}){reason}"

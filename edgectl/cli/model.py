@@ -86,7 +86,7 @@ def fit(
     All numbers are bytes with -o json: weights, kv_cache, compute, total, gpu_layers, fits; one object for one
     model at one --context, else a list. Ends with 1 when nothing fits.
     """
-    from edgectl.fitting import asked_for, context_of, fit_sources
+    from edgectl.fit.fitting import asked_for, context_of, fit_sources
 
     picture = None if frontier is None else _picture(frontier)
     memory = _stated(vram, ram) if device is None else _known(ctx, device, vram, ram)
@@ -120,8 +120,8 @@ def fit(
     else:
         show_table_of(table)
     if picture is not None:
-        from edgectl.frontier import frontier_of
-        from edgectl.frontier_file import draw
+        from edgectl.fit.frontier import frontier_of
+        from edgectl.fit.frontier_file import draw
 
         draw(frontier_of(table, asked, device or _said(vram, ram)), picture)
         talk(f"drawn: {picture}")
@@ -131,7 +131,7 @@ def fit(
 @app.command()
 def show(ctx: typer.Context, source: Source, output: Output = None) -> None:
     """Say what a source means: the files, pinned, with the facts from their headers."""
-    from edgectl.fitting import describe_source
+    from edgectl.fit.fitting import describe_source
 
     with bars() as progress:
         rows = describe_source(source, base=Path(), progress=progress.update)
@@ -139,7 +139,7 @@ def show(ctx: typer.Context, source: Source, output: Output = None) -> None:
 
 
 def _stated(vram: list[str] | None, ram: str | None) -> Any:
-    from edgectl.fitting import stated_memory
+    from edgectl.fit.fitting import stated_memory
     from edgectl.sizes import parse_size
 
     return stated_memory([parse_size(size) for size in vram or ()], None if ram is None else parse_size(ram))
@@ -156,7 +156,7 @@ def _known(ctx: typer.Context, name: str, vram: list[str] | None, ram: str | Non
 
     from edgectl.cli.cells import duration
     from edgectl.errors import UsageError
-    from edgectl.fitting import known_memory
+    from edgectl.fit.fitting import known_memory
     from edgectl.inventory.repository import Repository
 
     if vram or ram is not None:
@@ -173,7 +173,7 @@ def _known(ctx: typer.Context, name: str, vram: list[str] | None, ram: str | Non
 
 def _picture(file: str) -> Path:
     """Checked before anything takes time."""
-    from edgectl.frontier_file import ready
+    from edgectl.fit.frontier_file import ready
 
     return ready(Path(file))
 

@@ -2,9 +2,9 @@
 
 from edgectl.cli.cells import ABSENT, byte_size
 from edgectl.cli.output import Column, say, show_table, talk
-from edgectl.device_memory import DeviceMemory
-from edgectl.fit_grid import Cell
-from edgectl.fitting import FitTable
+from edgectl.fit.device_memory import DeviceMemory
+from edgectl.fit.fit_grid import Cell
+from edgectl.fit.fitting import FitTable
 
 _PARTS = (
     Column("file", "FILE"),

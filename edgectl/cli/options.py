@@ -6,7 +6,9 @@ def status(ctx: typer.Context, output: Output = None) -> None:
 """
 
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +17,10 @@ from edgectl.cli.output import Form
 from edgectl.errors import UsageError
 from edgectl.settings import Settings, load
 from edgectl.transport import Transports
+
+if TYPE_CHECKING:
+    from edgectl.couriers.office import Couriers
+    from edgectl.inventory.repository import Repository
 
 Output = Annotated[
     Form | None,
@@ -42,6 +48,27 @@ def settings_of(ctx: typer.Context) -> Settings:
 def transports_of(ctx: typer.Context) -> Transports:
     """The ways to devices; a passphrase is asked for on the terminal."""
     return Transports(_ask_secret, settings_of(ctx).ssh_config)
+
+
+@contextmanager
+def at_work(ctx: typer.Context) -> "Iterator[tuple[Couriers, Repository]]":
+    """The couriers to devices and the inventory, each in processes of their own that start at once: enter this before
+    anything else is imported that takes time. A passphrase is asked for on the terminal."""
+    settings = settings_of(ctx)
+    # What all three import; those two are copies of this process where that is possible.
+    import edgectl.plan
+    import edgectl.rollouts.policy  # noqa: F401
+    from edgectl.couriers.spawn import spawn
+    from edgectl.inventory import remote
+
+    with remote.spawn() as scribe, spawn() as spawned:
+        from edgectl.couriers.office import Couriers
+
+        with (
+            Couriers(spawned, _ask_secret, settings.ssh_config) as couriers,
+            remote.remote(scribe, settings.database) as repository,
+        ):
+            yield couriers, repository
 
 
 def _ask_secret(question: str) -> str:

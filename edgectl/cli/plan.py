@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgectl.cli.options import ManifestFile, Output, form_of, settings_of, transports_of
+from edgectl.cli.options import ManifestFile, Output, at_work, form_of, settings_of
 from edgectl.cli.output import Form, bars, emit_json
 
 Replan = Annotated[
@@ -33,22 +33,28 @@ def plan(
     arithmetic of both. Ends with 0 when every device can have what the manifest says, 1 when some are refused,
     3 when some are unreachable and none is refused.
     """
-    from edgectl.cli.plan_report import plan_document, show_plan
-    from edgectl.inventory.repository import Repository
-    from edgectl.manifest import load
-    from edgectl.planning import prepare
-    from edgectl.rollout import exit_code
-
     path = Path(file)
-    manifest = load(path)
-    with (
-        Repository(settings_of(ctx).database) as repository,
-        transports_of(ctx) as transports,
-        bars() as progress,
-    ):
-        prepared = prepare(
-            repository, manifest, path.parent, progress.update, transports, retry=retry, replan=replan
-        )
+    with at_work(ctx) as (couriers, repository):
+        from edgectl.foresight import expected
+        from edgectl.manifest import load
+
+        manifest = load(path)
+        couriers.foresee(expected(settings_of(ctx).database, manifest.devices))
+        from edgectl.cli.plan_report import plan_document, show_plan
+        from edgectl.planning import prepare
+        from edgectl.rollout import exit_code
+
+        with bars() as progress:
+            prepared = prepare(
+                repository,
+                manifest,
+                path.parent,
+                progress.update,
+                couriers.observe,
+                retry=retry,
+                replan=replan,
+                prune=manifest.rollout.prune,
+            )
     known = prepared.known
     if form_of(ctx, output) is Form.JSON:
         emit_json(plan_document(prepared, known.number if known else None))

@@ -5,9 +5,9 @@ from itertools import takewhile
 from typing import Any
 
 from edgectl.cli.output import Column, say, show_table
-from edgectl.placement import Placed, Refusal
+from edgectl.fit.placement import Placed, Refusal
+from edgectl.fit.rungs import Rung
 from edgectl.plan import Plan, Step
-from edgectl.rungs import Rung
 
 _NAMED = 5
 """Devices that are named one by one; more are counted."""

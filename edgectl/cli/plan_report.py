@@ -9,9 +9,9 @@ from agent_daemon.contract.wire import Outcome
 from edgectl.cli.fleet_report import spoken
 from edgectl.cli.output import Column, say, show_table, talk
 from edgectl.cli.plan_ladders import ladder_documents, show_reasons, show_rungs
-from edgectl.execute import Result
 from edgectl.plan import Action, Plan, Step
 from edgectl.planning import Prepared
+from edgectl.rollouts.events import Result
 from edgectl.sizes import format_size
 
 _PLAN_COLUMNS = (

@@ -21,12 +21,16 @@ class Bars(Protocol):
     def say(self, text: str) -> None:
         """A line that stays, above the bars."""
 
+    def drop(self, prefix: str) -> None:
+        """Take away the bars whose labels begin with this and a colon: there is nothing more to see."""
+
 
 @contextmanager
-def bars() -> Iterator[Bars]:
-    """Progress bars for as long as the block runs, one for each label, each made by its first update."""
+def bars(*, quiet: bool = False) -> Iterator[Bars]:
+    """Progress bars for as long as the block runs, one for each label, each made by its first update. `quiet`: nothing
+    about bytes where nobody watches a terminal."""
     if not sys.stderr.isatty():
-        yield PlainBars(sys.stderr)
+        yield PlainBars(sys.stderr, quiet=quiet)
         return
     from rich.console import Console
     from rich.progress import (
@@ -63,6 +67,11 @@ class _RichBars:
                 task = self._tasks[label] = self._progress.add_task(printable(label), total=total)
         self._progress.update(task, completed=done, total=total)
 
+    def drop(self, prefix: str) -> None:
+        with self._lock:
+            for label in [label for label in self._tasks if label.startswith(f"{prefix}: ")]:
+                self._progress.remove_task(self._tasks.pop(label))
+
     def say(self, text: str) -> None:
         self._progress.console.print(printable(text), markup=False, highlight=False)
 
@@ -70,12 +79,15 @@ class _RichBars:
 class PlainBars:
     """A line at the first update of a label, at every further quarter, and at the end."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
         self._stream = stream
+        self._quiet = quiet
         self._shown: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def update(self, label: str, done: int, total: int | None) -> None:
+        if self._quiet:
+            return
         # Without a total a step is every doubling, so that a long transfer stays short to read.
         step = done * 4 // total if total else done.bit_length()
         with self._lock:
@@ -90,3 +102,6 @@ class PlainBars:
         with self._lock:
             self._stream.write(printable(text) + "\n")
             self._stream.flush()
+
+    def drop(self, prefix: str) -> None:
+        """Nothing: a line that was written stays."""

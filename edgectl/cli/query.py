@@ -25,8 +25,8 @@ def query(
         QueryForm, typer.Option("--output", "-o", help="How to print the answer.")
     ] = QueryForm.TABLE,
 ) -> None:
-    """Ask the inventory in SQL, read-only. Views: devices, device_status, release_status, rollout_history,
-    usage_by_model, usage_by_minute, usage_times, events."""
+    """Ask the inventory in SQL, read-only. Views: devices, device_status, release_status, rollout_status,
+    rollout_history, audit_log, usage_by_model, usage_by_minute, usage_times, events."""
     from edgectl.inventory import queries, sql_console
 
     with queries.reading(settings_of(ctx).database) as connection:

@@ -4,9 +4,13 @@ from typing import Annotated
 
 import typer
 
-from edgectl.cli.options import Output, Select, Yes, form_of, settings_of, transports_of
+from edgectl.cli.deploy import Force
+from edgectl.cli.options import Output, Select, Yes, at_work, form_of, settings_of
 from edgectl.cli.plan import Retry
 from edgectl.errors import EdgectlError, UsageError
+
+_AT_ONCE = 32
+"""Devices that return at the same time."""
 
 
 def rollback(
@@ -22,34 +26,45 @@ def rollback(
     yes: Yes = False,
     output: Output = None,
     retry: Retry = False,
+    force: Force = False,
 ) -> None:
     """Return devices to an earlier release.
 
     Without --to each device returns to the release that it served before its current one. Its files are still
     on the device, so nothing is sent. Exit codes are those of deploy.
     """
-    from edgectl.cli.confirm import confirm
-    from edgectl.cli.rollout_run import run_rollout
-    from edgectl.inventory.repository import Repository
-    from edgectl.planning import chosen, prepare_rollback
-    from edgectl.rollout import Policy
-
     target, form = _number(to), form_of(ctx, output)
-    with Repository(settings_of(ctx).database) as repository, transports_of(ctx) as transports:
+    with at_work(ctx) as (couriers, repository):
+        from edgectl.foresight import expected
+
+        couriers.foresee(
+            device
+            for device in expected(settings_of(ctx).database, selector or "all")
+            if not devices or device.name in devices
+        )
+        from edgectl.cli.confirm import confirm
+        from edgectl.cli.rollout_run import run_rollout
+        from edgectl.planning import chosen, prepare_rollback
+        from edgectl.rollouts.policy import Amount, Policy
+        from edgectl.rollouts.undertaking import Undertaking
+
         wanted = chosen(repository.devices(), devices or [], selector)
         if not wanted:
             raise EdgectlError("there is no device to roll back", "see them with: edgectl status --all")
-        prepared = prepare_rollback(repository, wanted, target, transports, retry=retry)
+        prepared = prepare_rollback(repository, wanted, target, couriers.observe, retry=retry)
         confirm(prepared, "rollback", form, yes)
+        # A way back is taken by everybody, whatever becomes of one.
+        policy = Policy(max_unavailable=Amount(count=_AT_ONCE), budgets={})
         code = run_rollout(
             repository,
             prepared.plan,
-            prepared.sightings,
-            Policy(max_failures=len(wanted)),
-            transports,
+            wanted,
+            Undertaking(policy, retry),
+            couriers,
             kind="rollback",
             release=target,
-            retry=retry,
+            manifest_digest=None,
+            force=force,
             form=form,
         )
     raise typer.Exit(code)

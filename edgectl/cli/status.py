@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgectl.cli.fleet_report import needing_attention, note, spoken, state_words, summary
-from edgectl.cli.options import Output, Select, form_of, settings_of, transports_of
+from edgectl.cli.options import Output, Select, at_work, form_of, settings_of
 from edgectl.cli.output import Column, Form, emit_encoded, say, show_table, talk
 from edgectl.errors import Unreachable, UsageError
 
@@ -32,6 +32,7 @@ COLUMNS = (
     Column("completion_tokens", "TOKENS OUT", "count"),
     Column("last_seen", "SEEN", "age"),
     Column("outcome", "LAST OUTCOME", wide=True),
+    Column("pending_release", "TO COME", wide=True),
     Column("agent_version", "AGENT", wide=True),
     Column("gpus", "GPU", wide=True),
     Column("note", "NOTE"),
@@ -59,12 +60,13 @@ def status(
         rows = _chosen(read(connection), devices or [], selector)
     unreachable = False
     if refresh and rows:
-        from edgectl.collect import collect
-        from edgectl.inventory.repository import Repository
-
         names = [row["name"] for row in rows]
-        with Repository(settings.database) as repository, transports_of(ctx) as transports:
-            problems = collect(repository, names, transports)
+        with at_work(ctx) as (couriers, repository):
+            from edgectl.collect import collect
+            from edgectl.foresight import registered
+
+            chosen = [device for device in registered(settings.database) if device.name in set(names)]
+            problems = collect(repository, chosen, couriers)
         for name, problem in problems.items():
             talk(f"{name}: {problem.message}")
             if problem.hint:

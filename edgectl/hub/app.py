@@ -1,4 +1,5 @@
-"""The hub: devices bring their reports here by themselves. POST /v1/check-in, and GET /v1/health for probes.
+"""The hub: devices bring their reports here by themselves, and fetch what they missed while they were off.
+POST /v1/check-in, GET /v1/blobs/{digest}, and GET /v1/health for probes.
 
 Whoever shows no token that is good makes the hub read no body and take no lock. A check-in is stored as a collected
 one is, in one transaction with its cursor: sent again, it changes nothing.
@@ -18,10 +19,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agent_daemon.contract.versions import SCHEMA_VERSION, NoCommonVersion, agree
-from agent_daemon.contract.wire import Ack, CheckIn, CheckInReply, Problem
+from agent_daemon.contract.wire import Ack, CheckIn, CheckInReply, Desired, Problem
 from edgectl.errors import InventoryError
 from edgectl.hub import refusals
+from edgectl.hub.files import Files
 from edgectl.hub.journal import Journal
+from edgectl.hub.offers import Offers
 from edgectl.hub.refusals import BODY_LIMIT, Refusal
 from edgectl.inventory.records import ReportRefused
 from edgectl.inventory.repository import Repository
@@ -52,6 +55,7 @@ class Hub:
         self._repository = repository
         self._interval = interval
         self._journal = journal
+        self._offers = Offers(repository, interval, journal)
         self._most_in_flight = most_in_flight
         self._in_flight = 0
         self._looking = ThreadPoolExecutor(2, thread_name_prefix="hub-tokens")
@@ -69,7 +73,7 @@ class Hub:
         )
 
     async def check_in(self, request: Request) -> Response:
-        owner = await self._owner(request)
+        owner = await self.owner(request)
         try:
             return await self._take(request, owner)
         except Refusal as refusal:
@@ -83,13 +87,17 @@ class Hub:
         try:
             body = await _body(request)
             run = asyncio.get_running_loop().run_in_executor
-            ack, records = await run(self._storing, self._store, owner, body)
+            ack, records, desired = await run(self._storing, self._store, owner, body)
         finally:
             self._in_flight -= 1
         self._journal.reported(owner.device, records)
-        return _answer(CheckInReply(ack=ack, next_in=self._interval))
+        reply = CheckInReply(ack=ack, next_in=self._interval, desired=desired)
+        # Where nothing is wanted the answer is the one that every agent has always got.
+        text = reply.model_dump_json(exclude={"desired"} if desired is None else None)
+        return Response(text, media_type="application/json")
 
-    async def _owner(self, request: Request) -> TokenOwner:
+    async def owner(self, request: Request) -> TokenOwner:
+        """Whose token a request shows. Raises Refusal."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
@@ -105,14 +113,17 @@ class Hub:
             raise refusals.bad_token(found)
         return found
 
-    def _store(self, owner: TokenOwner, body: bytes) -> tuple[Ack, int]:
+    def _store(self, owner: TokenOwner, body: bytes) -> tuple[Ack, int, Desired | None]:
         check_in = _read(body)
         if owner.agent_id is None:
             raise refusals.not_introduced()
         if check_in.agent_id != owner.agent_id:
             raise refusals.other_device()
         try:
-            return self._repository.ingest(owner.device, check_in), len(check_in.records)
+            ack = self._repository.ingest(owner.device, check_in)
+            # After what it reports, so that what has ended is not offered again.
+            desired = self._offers.desired(owner.device, check_in.has) if check_in.has is not None else None
+            return ack, len(check_in.records), desired
         except ReportRefused as error:
             raise refusals.no_sense(error.message) from None
         except InventoryError as error:
@@ -167,7 +178,7 @@ def _answer(message: BaseModel, status: int = 200) -> Response:
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def build(hub: Hub, journal: Journal) -> Starlette:
+def build(hub: Hub, files: Files, journal: Journal) -> Starlette:
     """The ASGI application."""
 
     def safe(endpoint: Endpoint) -> Endpoint:
@@ -193,6 +204,7 @@ def build(hub: Hub, journal: Journal) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/check-in", safe(hub.check_in), methods=["POST"]),
+            Route("/v1/blobs/{digest}", safe(files.blob), methods=["GET"]),
             Route("/v1/health", safe(hub.health), methods=["GET"]),
         ],
         exception_handlers={HTTPException: missing, Exception: mistake},

@@ -14,7 +14,7 @@ _MOST = 1000
 
 
 class Journal:
-    """For one thread (the event loop's)."""
+    """For one thread (the event loop's), but for `offered` and `settled`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -26,6 +26,15 @@ class Journal:
             self._reporting.add(device)
             _log.info("%s reports (%d records)", device, records)
 
+    def handing_out(self, device: str, name: str, offset: int) -> None:
+        _log.info("%s fetches %s%s", device, name, f" from byte {offset} on" if offset else "")
+
+    def offered(self, device: str, rollout: int) -> None:
+        _log.info("%s has its turn in rollout %d", device, rollout)
+
+    def settled(self, device: str, rollout: int, outcome: str) -> None:
+        _log.info("%s has ended its part of rollout %d: %s", device, rollout, outcome)
+
     def refused(self, peer: str, refusal: Refusal) -> None:
         who = f"{refusal.device} ({peer})" if refusal.device else peer
         key, now = (who, refusal.problem.code), self._clock()
@@ -34,4 +43,4 @@ class Journal:
         if len(self._said) >= _MOST:
             self._said.clear()
         self._said[key] = now
-        _log.warning("refused a check-in from %s: %s", who, refusal.note or refusal.problem.message)
+        _log.warning("refused %s from %s: %s", refusal.asked, who, refusal.note or refusal.problem.message)

@@ -28,6 +28,8 @@ class Refusal(Exception):
         self.headers = headers
         self.note = note
         self.device: str | None = None
+        self.asked = "a check-in"
+        """What was refused, for the hub's own log."""
 
 
 def _refusal(
@@ -98,6 +100,32 @@ def inventory_trouble(seconds: int, note: str) -> Refusal:
     message = "the hub cannot store reports at this moment"
     hint = "its own log says why; nothing is lost, the device keeps what it has"
     return _refusal(503, "unavailable", message, hint, {"Retry-After": str(seconds)}, note)
+
+
+def no_such_blob() -> Refusal:
+    message = "no release of this device has such a file"
+    return _refusal(404, "not_found", message, "it goes on with its next check-in, if it is to have another")
+
+
+def no_such_part(size: int) -> Refusal:
+    message = f"the file has {size} bytes, and the part that was asked for is not within them"
+    return _refusal(416, "usage", message, headers={"Content-Range": f"bytes */{size}"})
+
+
+def being_fetched(seconds: int) -> Refusal:
+    message = "the hub is still fetching the file itself"
+    return _refusal(503, "fetching", message, headers={"Retry-After": str(seconds)})
+
+
+def many_files(seconds: int) -> Refusal:
+    message = "the hub hands out as many files as it may at this moment"
+    return _refusal(503, "overloaded", message, headers={"Retry-After": str(seconds)})
+
+
+def no_source(seconds: int, note: str) -> Refusal:
+    message = "the hub's own copy of the file is missing, damaged or changed: nothing of it is handed out"
+    hint = "the hub's log says why; mend it there, the device goes on by itself"
+    return _refusal(503, "source", message, hint, {"Retry-After": str(seconds)}, note)
 
 
 def not_found(method: str, path: str) -> Refusal:

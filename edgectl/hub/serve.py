@@ -18,7 +18,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgectl.errors import UsageError
 from edgectl.hub.app import Hub, build
+from edgectl.hub.files import Files
 from edgectl.hub.journal import Journal
+from edgectl.hub.sources import Sources
 from edgectl.inventory.repository import Repository
 
 _log = logging.getLogger(__name__)
@@ -66,16 +68,24 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
-def serve(database: Path, address: Address, certificate: Certificate | None, interval: float) -> None:
-    """Serves until SIGTERM or SIGINT, then finishes what has begun. `interval` in seconds. Raises UsageError when
-    the address or the certificate cannot be used, and InventoryError."""
+def serve(
+    database: Path,
+    address: Address,
+    certificate: Certificate | None,
+    interval: float,
+    limit_rate: int | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes what has begun. `interval` in seconds; `limit_rate`: bytes a second
+    of files, for all devices together. Raises UsageError when the address or the certificate cannot be used, and
+    InventoryError."""
     _talk()
     config = _config(certificate)
     with Repository(database) as repository, contextlib.closing(_bind(address)) as bound:
         journal = Journal()
         hub = Hub(repository, interval, journal)
-        with contextlib.closing(hub):
-            config.app = build(hub, journal)
+        files = Files(repository, hub.owner, journal, Sources(), limit_rate)
+        with contextlib.closing(hub), contextlib.closing(files):
+            config.app = build(hub, files, journal)
             asyncio.run(_run(_Server(config), bound, _announcement(bound, certificate)))
     _log.info("stopped")
 

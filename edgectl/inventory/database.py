@@ -11,7 +11,7 @@ from edgectl.errors import InventoryError
 APPLICATION_ID = 0x65646763
 """SQLite's header field for what a file is used for: `edgc`."""
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision that this version knows, oldest first."""
 
 HEAD = REVISIONS[-1]

@@ -74,6 +74,11 @@ class Devices(Sessions):
             row.transport = _transport_text(transport)
             return _device(session, row)
 
+    def set_agent_build(self, name: str, build: str) -> None:
+        """Remember which version of the agent was installed. Raises InventoryError if unknown."""
+        with self._transaction() as session:
+            find_device(session, name).agent_build = build
+
     def mark_unreachable(self, name: str, reason: str, at: float | None = None) -> None:
         """Remember that a device did not answer at `at` (default: now), and why, in a sentence. A silence that
         goes on keeps its beginning and gets the newest reason. Raises InventoryError if unknown."""

@@ -7,11 +7,11 @@ from sqlmodel import Session, col, delete, select
 
 from agent_daemon.contract.fit_margin import of_ram
 from agent_daemon.contract.wire import Fitted, Record
-from edgectl import margins
+from edgectl.fit import margins
+from edgectl.fit.margins import Margin, Memory, Pair
 from edgectl.inventory.models import FittedRow
 from edgectl.inventory.sessions import Sessions, device_id, find_device
 from edgectl.inventory.values import Fit
-from edgectl.margins import Margin, Memory, Pair
 
 KEPT = 300
 """Loads that are remembered of each device, the newest."""

@@ -27,6 +27,7 @@ class DeviceRow(SQLModel, table=True):
     last_seen: float | None = None
     unreachable_since: float | None = None
     unreachable_reason: str | None = None
+    agent_build: str | None = None
 
 
 class DeviceTokenRow(SQLModel, table=True):
@@ -64,6 +65,7 @@ class DeviceFactsRow(SQLModel, table=True):
     gpu_note: str | None = None
     backends: str | None = None
     agent_version: str
+    agent_build: str | None = None
     gateway_url: str | None = None
     simulated_offload: bool = False
     sent_at: float | None = None
@@ -95,6 +97,7 @@ class DeviceHeartbeatRow(SQLModel, table=True):
     simulated_offload: bool = False
     problem: str | None = None
     reports_dropped: int = 0
+    drift: str | None = None
 
 
 class ReleaseRow(SQLModel, table=True):
@@ -124,12 +127,17 @@ class DeviceReleaseRow(SQLModel, table=True):
 
 
 class RolloutRow(SQLModel, table=True):
-    """One deploy or rollback. `release_number` is absent when devices went back to different releases."""
+    """One deploy or rollback. `release_number` is absent when devices went back to different releases. Whoever leads it
+    (or last did) is its owner; one without an owner was made before rollouts could be taken up. `finished_at` is when
+    its last process stopped."""
 
     __tablename__ = "rollout"
     __table_args__ = (
         CheckConstraint("kind IN ('deploy', 'rollback')", name="rollout_kind"),
-        CheckConstraint("state IN ('running', 'finished', 'interrupted')", name="rollout_state"),
+        CheckConstraint(
+            "state IN ('running', 'paused', 'halted', 'waiting', 'finished', 'interrupted', 'aborted')",
+            name="rollout_state",
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -137,17 +145,77 @@ class RolloutRow(SQLModel, table=True):
     kind: str
     release_number: int | None = Field(default=None, foreign_key="release.number")
     state: str = "running"
+    state_reason: str | None = None
+    manifest: str | None = None
+    manifest_digest: str | None = None
+    policy: str = "{}"
+    owner_user: str | None = None
+    owner_host: str | None = None
+    owner_pid: int | None = None
+    owner_came_from: str | None = None
+    owner_boot: str | None = None
+    owner_started: str | None = None
+    heartbeat_at: float | None = None
     started_at: float
     finished_at: float | None = None
 
 
+class RolloutPartRow(SQLModel, table=True):
+    """One device's place in a rollout: its wave (from 0), the release it is to get and the one it served before."""
+
+    __tablename__ = "rollout_part"
+    __table_args__ = (Index("rollout_part_device", "device_id", "rollout_id"),)
+
+    rollout_id: int = Field(primary_key=True, foreign_key="rollout.id")
+    device_id: int = Field(primary_key=True, foreign_key="device.id")
+    wave: int
+    release_number: int | None = Field(default=None, foreign_key="release.number")
+    previous_number: int | None = None
+
+
+class LeaseRow(SQLModel, table=True):
+    """The rollout that alone may change a device now. How long that holds is in the rollout's heartbeat."""
+
+    __tablename__ = "lease"
+    __table_args__ = (Index("lease_rollout", "rollout_id"),)
+
+    device_id: int = Field(primary_key=True, foreign_key="device.id")
+    rollout_id: int = Field(foreign_key="rollout.id")
+
+
+class AuditRow(SQLModel, table=True):
+    """Who did what, when and from where. Never changed, never deleted."""
+
+    __tablename__ = "audit"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: float
+    action: str
+    user: str
+    host: str
+    pid: int
+    came_from: str | None = None
+    rollout_id: int | None = Field(default=None, foreign_key="rollout.id")
+    manifest: str | None = None
+    manifest_digest: str | None = None
+    detail: str | None = None
+
+
 class RolloutOutcomeRow(SQLModel, table=True):
-    """How one rollout ended on one device. `seconds` is a duration."""
+    """How one rollout ended on one device; a larger `id` was said later. `seconds` is a duration."""
 
     __tablename__ = "rollout_outcome"
     __table_args__ = (
         UniqueConstraint("rollout_id", "device_id", name="rollout_outcome_once"),
         Index("rollout_outcome_device", "device_id", "id"),
+        Index(
+            "rollout_outcome_pending",
+            "device_id",
+            "rollout_id",
+            sqlite_where=text("outcome IN ('unreachable', 'deferred')"),
+        ),
+        {"sqlite_autoincrement": True},
     )
 
     id: int | None = Field(default=None, primary_key=True)

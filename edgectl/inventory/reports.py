@@ -34,6 +34,7 @@ from edgectl.inventory.models import (
 from edgectl.inventory.records import LARGEST_INTEGER, Body, Rejected, ReportRefused, read
 from edgectl.inventory.sessions import Sessions, device_id, find_device
 from edgectl.inventory.summaries import heartbeat_columns
+from edgectl.inventory.verdicts import hear_verdict
 
 
 class Reports(Sessions):
@@ -86,6 +87,7 @@ class _Intake:
         self._current = current
         """Whether this is the device's newest spool: an older one's facts say nothing about today."""
         self._fitted = False
+        self._verdict: ActivationEvent | None = None
 
     def store(self, record: Record) -> None:
         body = read(record)
@@ -109,6 +111,9 @@ class _Intake:
         """To be called when all records are stored."""
         if self._fitted:
             forget_old(self._session, self._id)
+        if self._verdict is not None and self._current:
+            # The last one only: what came to its end before it is not what the device came to.
+            hear_verdict(self._session, self._id, self._verdict)
 
     def _store(self, record: Record, body: Body) -> None:
         match body:
@@ -131,6 +136,7 @@ class _Intake:
                 self._session.add(stored_fit(body, self._id, self._epoch, record, self._now))
                 self._fitted = True
             case ActivationEvent():
+                self._verdict = body if body.outcome is not None else self._verdict
                 self._session.add(
                     ActivationEventRow(
                         device_id=self._id,

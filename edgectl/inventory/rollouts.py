@@ -1,30 +1,28 @@
 """The repository's part for rollouts: what was tried, on which device, and how it ended."""
 
 import time
-from typing import cast
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, delete, select
 
 from agent_daemon.contract.release import DeviceRelease
 from agent_daemon.contract.wire import Outcome
-from edgectl.errors import InventoryError
-from edgectl.inventory.models import DeviceReleaseRow, DeviceRow, RolloutOutcomeRow, RolloutRow
+from edgectl.inventory.models import (
+    DeviceReleaseRow,
+    DeviceRow,
+    RolloutOutcomeRow,
+    RolloutPartRow,
+    RolloutRow,
+)
 from edgectl.inventory.releases import stored_release
+from edgectl.inventory.rollout_rows import find_rollout, outcome_value, rollout_id_of
 from edgectl.inventory.sessions import Sessions, device_id, find_device
-from edgectl.inventory.values import DeviceOutcome, Rollout, RolloutEnd, RolloutKind
+from edgectl.inventory.superseding import overtaken, settle
+from edgectl.inventory.values import PENDING, DeviceOutcome
 
 _COMMITTED = (Outcome.SUCCEEDED, Outcome.UNCHANGED)
 
 
 class Rollouts(Sessions):
-    def start_rollout(self, kind: RolloutKind, release_number: int | None = None) -> Rollout:
-        """Begin a rollout. `release_number` is None when devices go to different releases."""
-        with self._transaction() as session:
-            row = RolloutRow(kind=kind, release_number=release_number, started_at=time.time())
-            session.add(row)
-            session.flush()
-            return _value(row)
-
     def record_outcome(
         self,
         rollout_id: int,
@@ -35,46 +33,26 @@ class Rollouts(Sessions):
         seconds: float = 0.0,
         release_number: int | None = None,
     ) -> None:
-        """Say how the rollout ended on one device; said again, the later word counts. `release_number`
-        defaults to the rollout's. Raises InventoryError for an unknown rollout or device."""
+        """Say how the rollout ended on one device; said again, the later word counts. `release_number` defaults to what
+        the device is to get in this rollout. What is pending (`unreachable`, `deferred`) is `superseded` where a newer
+        rollout has the device; a waiting rollout of which nothing is pending any more has finished. Raises
+        InventoryError for an unknown rollout or device."""
         with self._transaction() as session:
-            rollout = _rollout(session, rollout_id)
+            rollout = find_rollout(session, rollout_id)
             key = device_id(find_device(session, device))
-            number = rollout.release_number if release_number is None else release_number
-            row = session.exec(
-                select(RolloutOutcomeRow).where(
-                    RolloutOutcomeRow.rollout_id == rollout_id, RolloutOutcomeRow.device_id == key
-                )
-            ).first() or RolloutOutcomeRow(rollout_id=rollout_id, device_id=key, outcome=outcome, at=0.0)
-            row.outcome = outcome
-            row.reason = reason
-            row.bytes_moved = bytes_moved
-            row.seconds = seconds
-            row.release_number = number
-            row.at = time.time()
-            session.add(row)
-            if number is not None and (part := session.get(DeviceReleaseRow, (number, key))) is not None:
-                part.outcome = outcome
-
-    def finish_rollout(self, rollout_id: int, state: RolloutEnd = "finished") -> Rollout:
-        """End a rollout. Raises InventoryError for an unknown one."""
-        with self._transaction() as session:
-            row = _rollout(session, rollout_id)
-            row.state = state
-            row.finished_at = time.time()
-            return _value(row)
+            put_outcome(session, rollout, key, outcome, reason, bytes_moved, seconds, release_number)
 
     def outcomes(self, rollout_id: int) -> tuple[DeviceOutcome, ...]:
         """How a rollout ended on each device so far, as they ended. Raises InventoryError."""
         with self._transaction() as session:
-            _rollout(session, rollout_id)
+            find_rollout(session, rollout_id)
             rows = session.exec(
                 select(RolloutOutcomeRow, DeviceRow.name)
                 .join(DeviceRow, col(DeviceRow.id) == col(RolloutOutcomeRow.device_id))
                 .where(RolloutOutcomeRow.rollout_id == rollout_id)
                 .order_by(col(RolloutOutcomeRow.id))
             ).all()
-            return tuple(_outcome(row, name) for row, name in rows)
+            return tuple(outcome_value(row, name) for row, name in rows)
 
     def current_release(self, device: str) -> DeviceRelease | None:
         """The release that this inventory last saw committed on the device. Raises InventoryError."""
@@ -93,6 +71,44 @@ class Rollouts(Sessions):
             key = device_id(find_device(session, device))
             line = _committed_line(session, key)
             return stored_release(session, line[-place], key) if len(line) >= place else None
+
+
+def put_outcome(
+    session: Session,
+    rollout: RolloutRow,
+    device: int,
+    outcome: Outcome,
+    reason: str | None = None,
+    bytes_moved: int = 0,
+    seconds: float = 0.0,
+    release_number: int | None = None,
+) -> None:
+    """Within a transaction: what `record_outcome` does, for a device by its key."""
+    rollout_id = rollout_id_of(rollout)
+    number = _number_in(session, rollout, device, release_number)
+    if outcome in PENDING and overtaken(session, rollout_id, device):
+        outcome = Outcome.SUPERSEDED
+    # A later word is a later row: the newest row of a device is what it last came to.
+    session.exec(
+        delete(RolloutOutcomeRow).where(
+            col(RolloutOutcomeRow.rollout_id) == rollout_id, col(RolloutOutcomeRow.device_id) == device
+        )
+    )
+    session.add(
+        RolloutOutcomeRow(
+            rollout_id=rollout_id,
+            device_id=device,
+            release_number=number,
+            outcome=outcome.value,
+            reason=reason,
+            bytes_moved=bytes_moved,
+            seconds=seconds,
+            at=time.time(),
+        )
+    )
+    if number is not None and (part := session.get(DeviceReleaseRow, (number, device))) is not None:
+        part.outcome = outcome
+    settle(session, rollout_id)
 
 
 def _committed_line(session: Session, device: int) -> list[int]:
@@ -117,32 +133,16 @@ def _committed_line(session: Session, device: int) -> list[int]:
     return line
 
 
-def _rollout(session: Session, rollout_id: int) -> RolloutRow:
-    row = session.get(RolloutRow, rollout_id)
-    if row is None:
-        raise InventoryError(f"there is no rollout {rollout_id}")
-    return row
-
-
-def _value(row: RolloutRow) -> Rollout:
-    assert row.id is not None
-    return Rollout(
-        id=row.id,
-        kind=cast(RolloutKind, row.kind),
-        release_number=row.release_number,
-        state=cast("RolloutEnd", row.state),
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-    )
-
-
-def _outcome(row: RolloutOutcomeRow, device: str) -> DeviceOutcome:
-    return DeviceOutcome(
-        device=device,
-        outcome=Outcome(row.outcome),
-        release_number=row.release_number,
-        reason=row.reason,
-        bytes_moved=row.bytes_moved,
-        seconds=row.seconds,
-        at=row.at,
-    )
+def _number_in(session: Session, rollout: RolloutRow, device: int, said: int | None) -> int | None:
+    """The release that an outcome is about. A device that the rollout did not know of becomes a part of it."""
+    assert rollout.id is not None
+    part = session.get(RolloutPartRow, (rollout.id, device))
+    if part is None:
+        part = RolloutPartRow(rollout_id=rollout.id, device_id=device, wave=0)
+        part.release_number = rollout.release_number if said is None else said
+        session.add(part)
+        session.flush()
+        return part.release_number
+    if said is not None:
+        return said
+    return rollout.release_number if part.release_number is None else part.release_number

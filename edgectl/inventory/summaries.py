@@ -25,6 +25,7 @@ def facts_columns(facts: Facts) -> dict[str, Any]:
         "gpu_note": gpu_note(facts),
         "backends": ",".join(facts.runtime.backends) or None,
         "agent_version": facts.agent_version,
+        "agent_build": facts.agent_build,
         "gateway_url": facts.gateway_url,
         "simulated_offload": facts.runtime.simulated_offload,
     }
@@ -62,6 +63,7 @@ def heartbeat_columns(heartbeat: Heartbeat) -> dict[str, Any]:
         "simulated_offload": any(worker.simulated_offload for worker in staying),
         "problem": next((worker.error for worker in staying if worker.error), None),
         "reports_dropped": heartbeat.spool_dropped,
+        "drift": "; ".join(each.sentence for each in heartbeat.drift) or None,
     }
 
 

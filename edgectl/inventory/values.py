@@ -6,9 +6,18 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from agent_daemon.contract.wire import Facts, Outcome
+from edgectl.rollouts.owner import Owner
 
 RolloutKind = Literal["deploy", "rollback"]
-RolloutEnd = Literal["finished", "interrupted"]
+RolloutState = Literal["running", "paused", "halted", "waiting", "finished", "interrupted", "aborted"]
+"""`waiting`: all that could be reached have ended, some are to get it later. A `running` one whose owner is gone is
+shown as interrupted."""
+
+LEASE_SECONDS = 60.0
+"""How long a rollout that gives no sign of life keeps its devices. views.sql has it too."""
+
+PENDING = (Outcome.UNREACHABLE, Outcome.DEFERRED)
+"""Outcomes after which a device gets its release later: by `rollout resume`, or from the hub."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +71,35 @@ class Release:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One deploy or rollback. `release_number` is None when its devices went to different releases."""
+    """One deploy or rollback, as it was recorded. `release_number` is None when its devices went to different
+    releases; `finished_at` is when its last process stopped. `policy` is JSON, `owner` whoever leads it or last did
+    (None: it was made before rollouts could be taken up)."""
 
     id: int
     kind: RolloutKind
     release_number: int | None
-    state: Literal["running", "finished", "interrupted"]
+    state: RolloutState
     started_at: float
     finished_at: float | None
+    state_reason: str | None = None
+    manifest: str | None = None
+    manifest_digest: str | None = None
+    policy: str = "{}"
+    owner: Owner | None = None
+    heartbeat_at: float | None = None
+
+
+@dataclass(frozen=True)
+class RolloutPart:
+    """One device's place in a rollout. `previous_number` is the release that it served before; without an outcome its
+    turn has not come, or has not ended."""
+
+    device: str
+    wave: int
+    release_number: int | None = None
+    previous_number: int | None = None
+    outcome: Outcome | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)

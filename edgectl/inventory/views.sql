@@ -37,7 +37,10 @@ WHERE d.removed_at IS NULL;
 --                   unknown         never heard of
 --   known_state     the state by the device's own last account: the same word, but for `unreachable` and `stale`
 --   unreachable_since, unreachable_reason   the beginning of the silence, and why, when last asked
---   attention       1 when somebody should look: any state that is wrong, or a last outcome that is
+--   attention       1 when somebody should look: any state that is wrong, a last outcome that is, or drift
+--   drift           what is otherwise than it should be, in words: an edited unit, a missing or damaged file, another
+--                   version of the agent than was installed, another release than the last one that came to it by a
+--                   rollout (NULL: nothing). `edgectl deploy --repair` mends it
 --   release (`r12`), release_number, release_digest   what is active, by the device's own account
 --   models (names, comma-separated), memory (`vram`, `ram`, or both: where they are)
 --   predicted_bytes, measured_bytes   of the memory chosen, over all workers
@@ -46,16 +49,18 @@ WHERE d.removed_at IS NULL;
 --   reports_dropped   reports that the device had to throw away since nobody collected them (NULL: no heartbeat yet)
 --   requests, failures, prompt_tokens, completion_tokens   since the device was added
 --   outcome, outcome_reason, outcome_release, outcome_at   the latest rollout on this device
+--   pending_release (`r12`)   what could not be brought to it, and comes with `rollout resume` or from the hub
 --   last_seen, heartbeat_sent_at (the device's clock), agent_version, gpus, gpu_note, simulated_offload, gateway_url
 CREATE VIEW device_status AS
 SELECT s.name, s.labels, s.state, s.known_state, s.unreachable_since, s.unreachable_reason,
        s.state NOT IN ('serving', 'never_deployed', 'staging', 'activating')
          OR coalesce(s.outcome, '') IN ('failed_unchanged', 'reverted', 'revert_failed', 'refused', 'unreachable')
+         OR s.drift IS NOT NULL
          AS attention,
        s.release, s.release_number, s.release_digest, s.models, s.memory, s.predicted_bytes, s.measured_bytes,
        s.workers_total, s.workers_ready, s.tokens_per_second, s.problem, s.reports_dropped,
        s.requests, s.failures, s.prompt_tokens, s.completion_tokens,
-       s.outcome, s.outcome_reason, s.outcome_release, s.outcome_at,
+       s.outcome, s.outcome_reason, s.outcome_release, s.outcome_at, s.pending_release, s.drift,
        s.last_seen, s.heartbeat_sent_at, s.agent_version, s.gpus, s.gpu_note, s.simulated_offload, s.gateway_url
 FROM (
   SELECT k.*,
@@ -82,6 +87,21 @@ FROM (
          coalesce(u.requests, 0) AS requests, coalesce(u.failures, 0) AS failures,
          coalesce(u.prompt_tokens, 0) AS prompt_tokens, coalesce(u.completion_tokens, 0) AS completion_tokens,
          o.outcome, o.reason AS outcome_reason, 'r' || o.release_number AS outcome_release, o.at AS outcome_at,
+         (SELECT 'r' || p.release_number FROM rollout_outcome p
+            JOIN rollout r ON r.id = p.rollout_id AND r.owner_user IS NOT NULL
+                          AND r.state IN ('running', 'waiting', 'finished')
+           WHERE p.device_id = d.id AND p.outcome IN ('unreachable', 'deferred') LIMIT 1) AS pending_release,
+         nullif(rtrim(
+           coalesce(h.drift || '; ', '')
+           || CASE WHEN d.agent_build <> f.agent_build
+                THEN 'the agent is ' || f.agent_build || ', installed was ' || d.agent_build || '; ' ELSE '' END
+           || coalesce((SELECT 'it serves ' || coalesce('r' || h.active_number, 'nothing') || ', brought was r'
+                               || w.release_number || '; '
+                          FROM rollout_outcome w
+                          JOIN device_release x ON x.release_number = w.release_number AND x.device_id = w.device_id
+                         WHERE w.id = (SELECT max(b.id) FROM rollout_outcome b
+                                        WHERE b.device_id = d.id AND b.outcome IN ('succeeded', 'unchanged'))
+                           AND x.digest IS NOT h.active_digest AND h.received_at > w.at), ''), '; '), '') AS drift,
          d.last_seen, h.sent_at AS heartbeat_sent_at, f.agent_version, f.gpus, f.gpu_note,
          coalesce(h.simulated_offload, f.simulated_offload, 0) AS simulated_offload, f.gateway_url
   FROM device d
@@ -106,17 +126,67 @@ SELECT 'r' || r.number AS release, r.number, r.manifest, r.digest, r.created_at,
          WHERE h.active_number = r.number AND h.active_digest = x.digest) AS active
 FROM release r;
 
--- rollout_history: one row per rollout and device (one row with NULLs while a rollout has no outcome yet).
---   rollout, kind (deploy, rollback), state (running, finished, interrupted), manifest, started_at, finished_at
---   device, release (`r12`; what this device was asked to serve), outcome, reason, bytes_moved, seconds, at
+-- rollout_history: one row per rollout and device (one row with NULLs while a rollout has no device).
+--   rollout, kind (deploy, rollback), manifest, started_at, finished_at (when its last process stopped)
+--   state           running, paused, halted, waiting (the rest is to get it later), finished, aborted
+--                   interrupted     its process ended before it, or gave no sign of life for a minute
+--   device, wave (from 0), release (`r12`; what this device was asked to serve), previous (`r11`; what it served before)
+--   outcome (NULL while it has not ended), reason, bytes_moved, seconds, at
 CREATE VIEW rollout_history AS
-SELECT r.id AS rollout, r.kind, r.state, l.manifest, r.started_at, r.finished_at,
-       d.name AS device, 'r' || coalesce(o.release_number, r.release_number) AS release,
-       o.outcome, o.reason, o.bytes_moved, o.seconds, o.at
+SELECT r.id AS rollout, r.kind,
+       CASE WHEN r.state = 'running' AND (r.heartbeat_at IS NULL
+                 OR abs(CAST(strftime('%s', 'now') AS INTEGER) - r.heartbeat_at) > 60)
+            THEN 'interrupted' ELSE r.state END AS state,
+       coalesce(r.manifest, l.manifest) AS manifest, r.started_at, r.finished_at,
+       d.name AS device, p.wave, 'r' || coalesce(o.release_number, p.release_number, r.release_number) AS release,
+       'r' || p.previous_number AS previous, o.outcome, o.reason, o.bytes_moved, o.seconds, o.at
 FROM rollout r
-LEFT JOIN rollout_outcome o ON o.rollout_id = r.id
-LEFT JOIN device d ON d.id = o.device_id
-LEFT JOIN release l ON l.number = coalesce(o.release_number, r.release_number);
+LEFT JOIN rollout_part p ON p.rollout_id = r.id
+LEFT JOIN rollout_outcome o ON o.rollout_id = p.rollout_id AND o.device_id = p.device_id
+LEFT JOIN device d ON d.id = p.device_id
+LEFT JOIN release l ON l.number = coalesce(o.release_number, p.release_number, r.release_number);
+
+-- rollout_status: one row per rollout; how it stands.
+--   rollout, kind (deploy, rollback), state (as in rollout_history), state_reason
+--   release (`r12`; NULL when devices went to different ones), manifest, manifest_digest, policy (JSON object)
+--   owner_user, owner_host, owner_pid, owner_came_from   who leads it, or last did (NULL: made by an older edgectl)
+--   heartbeat_at    its owner's latest sign of life
+--   started_at, finished_at (when its last process stopped)
+--   devices, waves  how many;  wave   the first one in which a device has not ended (NULL: all have)
+--   ended           devices that have an outcome;  pending   of these, the ones that are to get it later
+--   succeeded, unchanged, failed_unchanged, reverted, revert_failed, refused, unreachable, deferred, superseded
+--                   devices by outcome
+--   bytes_moved
+CREATE VIEW rollout_status AS
+SELECT r.id AS rollout, r.kind,
+       CASE WHEN r.state = 'running' AND (r.heartbeat_at IS NULL
+                 OR abs(CAST(strftime('%s', 'now') AS INTEGER) - r.heartbeat_at) > 60)
+            THEN 'interrupted' ELSE r.state END AS state,
+       r.state_reason, 'r' || r.release_number AS release, r.manifest, r.manifest_digest, r.policy,
+       r.owner_user, r.owner_host, r.owner_pid, r.owner_came_from, r.heartbeat_at, r.started_at, r.finished_at,
+       count(p.device_id) AS devices, count(DISTINCT p.wave) AS waves,
+       min(CASE WHEN o.outcome IS NULL THEN p.wave END) AS wave,
+       count(o.outcome) AS ended,
+       coalesce(sum(o.outcome IN ('unreachable', 'deferred')), 0) AS pending,
+       coalesce(sum(o.outcome = 'succeeded'), 0) AS succeeded, coalesce(sum(o.outcome = 'unchanged'), 0) AS unchanged,
+       coalesce(sum(o.outcome = 'failed_unchanged'), 0) AS failed_unchanged,
+       coalesce(sum(o.outcome = 'reverted'), 0) AS reverted,
+       coalesce(sum(o.outcome = 'revert_failed'), 0) AS revert_failed,
+       coalesce(sum(o.outcome = 'refused'), 0) AS refused, coalesce(sum(o.outcome = 'unreachable'), 0) AS unreachable,
+       coalesce(sum(o.outcome = 'deferred'), 0) AS deferred, coalesce(sum(o.outcome = 'superseded'), 0) AS superseded,
+       coalesce(sum(o.bytes_moved), 0) AS bytes_moved
+FROM rollout r
+LEFT JOIN rollout_part p ON p.rollout_id = r.id
+LEFT JOIN rollout_outcome o ON o.rollout_id = p.rollout_id AND o.device_id = p.device_id
+GROUP BY r.id;
+
+-- audit_log: who did what; one row for each time, and none is ever changed.
+--   id (rises), at, action (deploy, rollback, resume, abort, ...), user, host, pid, came_from (an address, or a terminal)
+--   rollout, manifest (its name), manifest_digest, detail
+CREATE VIEW audit_log AS
+SELECT a.id, a.at, a.action, a.user, a.host, a.pid, a.came_from, a.rollout_id AS rollout, a.manifest, a.manifest_digest,
+       a.detail
+FROM audit a;
 
 -- usage_by_minute: one row per minute (its start), model, adapter, API key, release and device; also of devices since
 -- removed.

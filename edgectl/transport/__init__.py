@@ -7,6 +7,7 @@ A `Transports` keeps what is costly to make: one SSH connection for each device 
 passphrase that was typed. It may be shared by threads.
 """
 
+import sys
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,10 @@ from edgectl.transport.protocols import Ask, ByteStream, Completed, Shell, Spec,
 
 if TYPE_CHECKING:
     from edgectl.transport.ssh import SshConnections
+
+# paramiko imports invoke, if it is there, for a part of its SSH configuration that is not used here (ours is
+# `ssh_config`); that takes longer than the rest of it that matters.
+sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
 
 __all__ = ["Ask", "ByteStream", "Completed", "Shell", "Spec", "Transport", "Transports"]
 

@@ -35,6 +35,11 @@ class Transport(Protocol):
         """A new stream to the device's agent. Raises Unreachable within `timeout` seconds."""
         ...
 
+    def receive(self, digest: str, size: int, offset: int, timeout: float) -> ByteStream | None:
+        """A new stream to a program on the device that takes a blob's bytes from `offset`; None where blobs go
+        through the agent itself. Raises Unreachable."""
+        ...
+
 
 @dataclass(frozen=True)
 class Completed:

@@ -1,8 +1,11 @@
 """Devices over SSH."""
 
+import random
 import shlex
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from edgectl.errors import Unreachable, UsageError
 from edgectl.transport.host_keys import Trust
 from edgectl.transport.protocols import Ask, Completed, Shell, Spec, Transport
 from edgectl.transport.ssh_config import Line, matching_hosts, read_config
-from edgectl.transport.ssh_dial import as_root, dial_command, silence
+from edgectl.transport.ssh_dial import as_root, dial_command, receive_command, silence
 from edgectl.transport.ssh_hosts import Asked, Endpoint, resolve
 from edgectl.transport.ssh_keys import Keyring
 from edgectl.transport.ssh_link import Link, open_link
@@ -21,6 +24,12 @@ from edgectl.transport.ssh_wire import Traffic, Wire, commanded, direct, through
 
 _TIMEOUT = 30.0
 """Seconds for a connection that nobody gave a limit."""
+_STARTS = 16
+"""Handshakes at the same time: sshd itself begins to drop logins at ten that have not ended (MaxStartups), and most take
+less than a quarter of a second."""
+_LONGEST_TURN = 5.0
+_JITTER = 0.1
+"""Seconds by which a start that had to wait its turn is put off further, at most."""
 
 
 @dataclass(eq=False)
@@ -43,6 +52,7 @@ class SshConnections:
         self._lines: tuple[Line, ...] | None = None
         self._slots: dict[Endpoint, _Slot] = {}
         self._closed = False
+        self._starting = threading.BoundedSemaphore(_STARTS)
 
     def transport(self, spec: Spec) -> Transport:
         """Raises nothing: connecting does."""
@@ -130,8 +140,24 @@ class SshConnections:
                     return commanded(endpoint, endpoint.command, slot.traffic), None
                 return direct(endpoint, deadline, slot.traffic), None
 
-            slot.link = open_link(endpoint, reach, trust, self._keyring, timeout)
+            with self._turn():
+                slot.link = open_link(endpoint, reach, trust, self._keyring, timeout)
             return slot.link
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """A bounded number of handshakes at the same time, and where some have to wait, not all at the same moment: they
+        are the costliest thing that an SSH connection does, and jump hosts drop what comes in a burst."""
+        ours = self._starting.acquire(blocking=False)
+        if not ours:
+            # Not for ever: those at work may be waiting for a jump host that this one is about to connect to.
+            ours = self._starting.acquire(timeout=_LONGEST_TURN)
+            time.sleep(random.uniform(0, _JITTER))  # noqa: S311
+        try:
+            yield
+        finally:
+            if ours:
+                self._starting.release()
 
     def start(self, endpoint: Endpoint, trust: Trust, command: str, timeout: float) -> tuple[Link, Any]:
         """A command's channel, on a new connection where the old one turns out to be dead."""
@@ -154,9 +180,16 @@ class SshTransport:
     spec: Spec
 
     def connect(self, timeout: float) -> ChannelStream:
-        endpoint = self.connections.endpoint(self.spec)
-        trust = Trust(self.spec.get("host_keys") or {})
-        command = dial_command(self.spec, endpoint.user)
+        return self._stream(dial_command(self.spec, self._endpoint().user), timeout)
+
+    def receive(self, digest: str, size: int, offset: int, timeout: float) -> ChannelStream:
+        return self._stream(receive_command(self.spec, self._endpoint().user, digest, size, offset), timeout)
+
+    def _endpoint(self) -> Endpoint:
+        return self.connections.endpoint(self.spec)
+
+    def _stream(self, command: str, timeout: float) -> ChannelStream:
+        endpoint, trust = self._endpoint(), Trust(self.spec.get("host_keys") or {})
         link, channel = self.connections.start(endpoint, trust, command, timeout)
         stream = ChannelStream(channel, lambda status, said: silence(endpoint, status, said), link.close)
         stream.settimeout(timeout)

@@ -18,9 +18,16 @@ def as_root(command: Sequence[str], login: str) -> tuple[str, ...]:
 
 def dial_command(spec: Mapping[str, object], login: str) -> str:
     """As the device's shell reads it. The system's agent answers root and its own group only."""
-    layout = layout_of(spec)
-    command = layout.dial()
-    return shlex.join(as_root(command, login) if layout.scope == "system" else command)
+    return _on_device(spec, layout_of(spec).dial(), login)
+
+
+def receive_command(spec: Mapping[str, object], login: str, digest: str, size: int, offset: int) -> str:
+    """As the device's shell reads it: the program that takes a blob's bytes from `offset` on its standard input."""
+    return _on_device(spec, (*layout_of(spec).receive(), digest, str(size), str(offset)), login)
+
+
+def _on_device(spec: Mapping[str, object], command: Sequence[str], login: str) -> str:
+    return shlex.join(as_root(command, login) if layout_of(spec).scope == "system" else command)
 
 
 def silence(endpoint: Endpoint, status: int, stderr: bytes) -> EdgectlError:

@@ -13,7 +13,8 @@ from edgectl.errors import Unreachable
 from edgectl.transport.host_keys import HostKey, Trust
 from edgectl.transport.ssh_hosts import Endpoint
 from edgectl.transport.ssh_keys import Keyring, NeedsPassphrase, log_in
-from edgectl.transport.ssh_wire import HungUp, Packets, Traffic, Wire
+from edgectl.transport.ssh_packets import Packets
+from edgectl.transport.ssh_wire import HungUp, Traffic, Wire
 
 _KEEPALIVE = 15
 _AUTH_TIMEOUT = 30.0

@@ -8,6 +8,7 @@ from typing import Any
 import paramiko  # type: ignore[import-untyped]
 
 from edgectl.errors import Unreachable
+from edgectl.transport import ssh_packets
 from edgectl.transport.protocols import Completed
 from edgectl.transport.ssh_link import Link
 
@@ -16,7 +17,6 @@ _DOUBT = 10.0
 """Seconds in which a connection from before must open a session, or at least say something, to count as alive. A
 machine that lost power leaves such connections behind."""
 _CHUNK = 1024 * 1024
-_PIECE = 32 * 1024
 _LOOK = 0.5
 """Seconds between looks at whether anything still moves."""
 
@@ -135,7 +135,7 @@ class _Exchange:
         view = memoryview(chunk)
         while view and not self.stalled:
             try:
-                sent = self._channel.send(view[:_PIECE].tobytes())
+                sent = ssh_packets.send(self._channel, view)
             except TimeoutError:
                 self._look()
                 continue

@@ -10,9 +10,8 @@ from typing import Any
 import paramiko  # type: ignore[import-untyped]
 
 from edgectl.errors import EdgectlError
+from edgectl.transport import ssh_packets
 
-_PIECE = 32 * 1024
-"""Bytes in one message at most: what OpenSSH takes."""
 _BUFFER = 64 * 1024
 _PATIENCE = 2.0
 """Seconds that saying goodbye may take before the whole connection counts as dead."""
@@ -40,7 +39,7 @@ class ChannelStream:
         view = memoryview(data).cast("B")
         while view:
             try:
-                sent = self._channel.send(view[:_PIECE].tobytes())
+                sent = ssh_packets.send(self._channel, view)
             except TimeoutError:
                 raise
             except (OSError, EOFError, paramiko.SSHException):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import paramiko  # type: ignore[import-untyped]
-from paramiko.packet import Packetizer  # type: ignore[import-untyped]
 
 from edgectl.errors import Unreachable
 from edgectl.transport.ssh_hosts import Endpoint
@@ -31,19 +30,6 @@ class Traffic:
 
     sent: int = 0
     received: int = 0
-
-
-class Packets(Packetizer):  # type: ignore[misc]
-    """Rekeys as rarely as OpenSSH does with AES: paramiko's 512 MiB fall into every larger model, and rekeying amid
-    a transfer has broken it."""
-
-    REKEY_BYTES = 2**36
-    REKEY_PACKETS = 2**31
-
-    def close(self) -> None:
-        # Ends the timer of the handshake, which would otherwise hold up the end of the program.
-        self.complete_handshake()
-        super().close()
 
 
 class Wire:

@@ -23,10 +23,13 @@ class Seen:
 
 
 class Client:
-    """Asks the same model one question after the other, in a thread, until the block ends."""
+    """Asks the same model one question after the other, `pause` seconds apart, in a thread, until the block ends."""
 
-    def __init__(self, agent: AgentProcess, model: str = "assistant", max_tokens: int = 4) -> None:
+    def __init__(
+        self, agent: AgentProcess, model: str = "assistant", max_tokens: int = 4, pause: float = 0.0
+    ) -> None:
         self._agent = agent
+        self._pause = pause
         self._body = {"model": model, "max_tokens": max_tokens, "temperature": 0}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"client of {model}")
@@ -55,8 +58,7 @@ class Client:
         while not self._stop.is_set():
             problems = len(self.seen.problems)
             self.ask()
-            if len(self.seen.problems) > problems:
-                time.sleep(0.05)
+            time.sleep(max(self._pause, 0.05 if len(self.seen.problems) > problems else 0.0))
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -21,7 +21,21 @@ class Done:
 
     @property
     def json(self) -> Any:
-        return json.loads(self.out)
+        """The document that was printed; of events, a line each, the last one."""
+        try:
+            return json.loads(self.out)
+        except ValueError:
+            return self.events[-1]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What a rollout printed with `-o json`, a line each."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def notes(self) -> list[str]:
+        """What devices said on their way, of a rollout that was printed with `-o json`."""
+        return [f"{each['device']}: {each['text']}" for each in self.events if each["event"] == "note"]
 
     def outcomes(self) -> dict[str, str]:
         """Device -> outcome, of a rollout that was printed with `-o json`."""

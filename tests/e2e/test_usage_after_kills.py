@@ -58,7 +58,9 @@ def test_every_answer_that_a_client_saw_is_counted_once(desk: AgentProcess, edge
                 assert finish(collecting).code == 0
             strike(desk, victim)
             if not number % 2:
-                assert finish(collecting).code == 0
+                # It may have asked while nobody was there, and then says so.
+                done = finish(collecting)
+                assert done.code == 0 or (done.code == 3 and "no agent answers" in done.err), done.err
     for _ in range(2):
         # The second one finds nothing new and must change nothing.
         assert edgectl.run("status", "--refresh").code == 0

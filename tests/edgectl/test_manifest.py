@@ -9,9 +9,11 @@ from jsonschema import Draft202012Validator
 
 from agent_daemon.contract import digest as digests
 from agent_daemon.contract.release import Access, Limits, Probe, Residency, Sampling, Strategy
+from agent_daemon.contract.wire import Outcome
 from edgectl import manifest, yaml_source
 from edgectl.errors import ManifestError
-from edgectl.manifest import AdapterSpec, Context, Manifest, ModelSpec, Rollout
+from edgectl.manifest import AdapterSpec, Context, Hooks, Manifest, ModelSpec, Rollout
+from edgectl.rollouts.policy import Amount, Budget, OnHalt, Policy
 from edgectl.selector import parse as parse_selector
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +44,20 @@ models:
     limits: {{queue: 8, queue_per_key: 2, request_timeout: 2m}}
     idle_ttl: 10m
   vectors: {{source: pkg:a_b/c.gguf, task: embeddings, context: 512, pinned: true}}
-rollout: {{strategy: replace, max_parallel: 2, max_failures: 1}}
+rollout:
+  strategy: replace
+  canary: 1
+  max_unavailable: 12.5%
+  order_by: [ring, site]
+  pause_after_canary: true
+  budgets: {{reverted: {{most: 5%, after: 20}}, failed_unchanged: 2, refused: {{most: any}}, unreachable: 50%}}
+  on_halt: revert_wave
+  progress_deadline: 5m
+  min_healthy: 90
+  limit_rate: 20MiB
+  prune: true
+  swarm: site
+hooks: {{pre_deploy: "./announce.sh 'a deploy'", post_deploy: [./announce.sh, done], on_failure: ./page.sh}}
 probe: {{prompt: Hi, min_healthy: 1m30s, timeout: 500ms, min_tokens_per_second: 2}}
 access: {{key_hashes: ["{HASH}"], origins: [http://localhost:3000], metrics: true}}
 """
@@ -83,7 +98,30 @@ def test_everything_that_can_be_written_arrives() -> None:
                 residency=Residency(pinned=True),
             ),
         ),
-        rollout=Rollout(strategy=Strategy.REPLACE, max_parallel=2, max_failures=1),
+        rollout=Rollout(
+            strategy=Strategy.REPLACE,
+            canary=Amount(count=1),
+            max_unavailable=Amount(percent=12.5),
+            order_by=("ring", "site"),
+            pause_after_canary=True,
+            budgets={
+                Outcome.REVERTED: Budget(Amount(percent=5), 20),
+                Outcome.FAILED_UNCHANGED: Budget(Amount(count=2)),
+                Outcome.REFUSED: Budget(),
+                Outcome.UNREACHABLE: Budget(Amount(percent=50)),
+            },
+            on_halt=OnHalt.REVERT_WAVE,
+            progress_deadline=300,
+            min_healthy=90,
+            limit_rate=20 * 1024**2,
+            prune=True,
+            swarm="site",
+        ),
+        hooks=Hooks(
+            pre_deploy=("./announce.sh", "a deploy"),
+            post_deploy=("./announce.sh", "done"),
+            on_failure=("./page.sh",),
+        ),
         probe=Probe(prompt="Hi", min_healthy=90, timeout=0.5, min_tokens_per_second=2),
         access=Access(key_hashes=(HASH,), origins=("http://localhost:3000",), metrics=True),
     )
@@ -154,6 +192,32 @@ rollout: {strategy: replace}
     faster = text.replace("    kv_type: q8_0\n", "    kv_type: q8_0\n    min_tokens_per_second: 5\n")
     models_of = manifest.parse(faster, "m.yaml").content()["models"]
     assert [model.get("min_tokens_per_second") for model in models_of] == [5.0, None]
+
+
+def test_how_a_release_spreads_and_hooks_make_no_other_release() -> None:
+    def content(rest: str) -> str:
+        text = f"version: 1\nname: a\ndevices: all\nmodels: {{m: {{source: file:x}}}}\n{rest}"
+        encoded = json.dumps(manifest.parse(text, "m.yaml").content(), sort_keys=True, separators=(",", ":"))
+        return digests.of_bytes(encoded.encode())
+
+    # as version 0.1 said it, with its names of keys
+    plain = "sha256:eb10b8ed9685eeaf4a59d3f7270ff9ee689e65f7843a18531d1d79982b559267"
+    ten_and_two = "sha256:e199150678bb625439dae9c1a2261292f7416032de334fc5f1d67bc42dd02625"
+    assert content("") == plain
+    spread = "canary: 5%, max_unavailable: 10%, order_by: ring, pause_after_canary: true, on_halt: revert_all"
+    limits = "progress_deadline: 1h, min_healthy: 5m, limit_rate: 1MiB, prune: true, swarm: site"
+    assert content(f"rollout: {{{spread}, {limits}}}") == plain
+    assert content("hooks: {pre_deploy: ./a.sh, on_failure: ./b.sh}") == plain
+    assert content("rollout: {max_unavailable: 10, budgets: {reverted: 2}}") == ten_and_two
+    assert content("rollout: {strategy: replace}") not in (plain, ten_and_two)
+
+
+def test_what_decides_about_a_rollout_is_its_policy() -> None:
+    policy = manifest.parse(FULL, "full.yaml").rollout.policy()
+    assert policy.canary == Amount(count=1)
+    assert policy.budgets[Outcome.REVERTED] == Budget(Amount(percent=5), 20)
+    assert (policy.on_halt, policy.min_healthy) == (OnHalt.REVERT_WAVE, 90)
+    assert Rollout().policy() == Policy()
 
 
 def test_models_keep_the_order_of_the_file() -> None:

@@ -6,9 +6,17 @@ from typing import Any
 
 import pytest
 
-from agent_daemon.contract.release import Artifact, BlobRef, DeviceRelease, Placement, Predicted, ServedModel
-from agent_daemon.contract.wire import DeviceState, Quarantined
-from edgectl.placement import Refusal
+from agent_daemon.contract.release import (
+    Artifact,
+    BlobRef,
+    DeviceRelease,
+    Placement,
+    Predicted,
+    Residency,
+    ServedModel,
+)
+from agent_daemon.contract.wire import DeviceState, Disk, Quarantined
+from edgectl.fit.placement import Refusal
 from edgectl.plan import Action, Desired, Observed, Plan, diff
 
 CASES = sorted((Path(__file__).parent.parent / "cases" / "plan").glob("*.json"))
@@ -31,6 +39,10 @@ def release(number: int, blobs: dict[str, int]) -> DeviceRelease:
     return DeviceRelease(number=number, manifest="m", models=(model,))
 
 
+def disk(told: dict[str, Any]) -> Disk:
+    return Disk(**told | {"path": "/store", "spare": tuple(digest(name) for name in told.get("spare", []))})
+
+
 def observed(told: dict[str, Any], releases: dict[str, DeviceRelease]) -> Observed:
     if "problem" in told:
         return Observed(None, told["problem"])
@@ -46,6 +58,8 @@ def observed(told: dict[str, Any], releases: dict[str, DeviceRelease]) -> Observ
             active_number=active.number if active else None,
             quarantine=quarantine,
             blobs=tuple(digest(name) for name in told.get("blobs", [])),
+            arrived={digest(name): size for name, size in told.get("arrived", {}).items()},
+            disk=disk(told["disk"]) if "disk" in told else None,
         )
     )
 
@@ -59,7 +73,7 @@ def test_case(path: Path) -> None:
         for name, told in case["desired"].items()
     }
     seen = {name: observed(told, releases) for name, told in case["observed"].items()}
-    plan = diff("m", desired, seen, retry=case.get("retry", False))
+    plan = diff("m", desired, seen, retry=case.get("retry", False), prune=case.get("prune", False))
     steps = {
         step.device: {
             "action": step.action.value,
@@ -109,3 +123,20 @@ def test_how_it_was_chosen_goes_with_every_step() -> None:
     ]
     assert [step.kept for step in plan.steps] == [1, 1, 1, None]
     assert all(step.choices == (refused,) for step in plan.steps)
+
+
+def test_a_release_that_needs_a_newer_agent_is_refused_with_the_remedy() -> None:
+    wanted = release(2, {"a": 10})
+    model = wanted.models[0].model_copy(update={"residency": Residency(on_demand=True)})
+    wanted = wanted.model_copy(update={"models": (model,)})
+    states = {
+        "new": DeviceState(agent_id="n", features=("release:ServedModel.residency",)),
+        "old": DeviceState(agent_id="o", features=("release:Placement.cells",)),
+        "older": DeviceState(agent_id="p"),
+    }
+    plan = diff("m", {name: Desired(wanted) for name in states}, {n: Observed(s) for n, s in states.items()})
+    assert [step.action for step in plan.steps] == [Action.DEPLOY, Action.REFUSE, Action.DEPLOY]
+    assert plan.steps[1].reason == (
+        "its agent is too old for this release, which uses ServedModel.residency;"
+        " upgrade it with: edgectl device bootstrap old"
+    )

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from edgectl.bootstrap.agent_settings import merged
+from edgectl.bootstrap.agent_settings import merged, says
 from edgectl.bootstrap.wanted import Wanted
 from edgectl.errors import BootstrapError
 from edgectl.layout import SYSTEM
@@ -16,6 +16,12 @@ def test_what_was_set_stays_unless_it_is_said_anew() -> None:
     assert tomllib.loads(second) == {"listen": "0.0.0.0:80", "ram_limit": "8GiB"}
     assert merged(second, {}) == second
     assert tomllib.loads(merged(second, {"listen": None})) == {"ram_limit": "8GiB"}
+
+
+def test_what_a_file_says() -> None:
+    assert says(merged("", {"swarm_rate": "5MiB"}), "swarm_rate")
+    assert not says("", "swarm_rate")
+    assert not says("swarm_rate = ", "swarm_rate")
 
 
 def test_any_text_survives() -> None:
@@ -36,6 +42,8 @@ def test_settings_that_somebody_broke_are_not_thrown_away() -> None:
             Wanted(hub="https://hub.example:8770"),
             {"hub": "https://hub.example:8770", "hub_token_file": "/etc/edgectl-agent/hub-token"},
         ),
+        (Wanted(swarm=True), {"swarm_rate": "20971520"}),
+        (Wanted(swarm=False), {"swarm_rate": None}),
         (Wanted(hub=""), {"hub": None, "hub_token_file": None}),
         (
             Wanted(key_hashes="sha256:…\n", ram_limit="2GiB"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgectl.bundle import libraries
+from edgectl.bundle import libraries, pins
 from edgectl.errors import EdgectlError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -32,7 +32,7 @@ def test_no_index_to_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(EdgectlError, match="No matching distribution found for annotated-types==") as refusal:
-        libraries.install("3.12", "x86_64", tmp_path / "work" / "lib")
+        libraries.install("3.12", "x86_64", tmp_path / "work" / "lib", pins.of_agent(swarm=False))
     assert "network" in str(refusal.value.hint)
 
 

@@ -29,7 +29,12 @@ def test_a_device_gets_the_versions_that_are_tested_here() -> None:
 
     requirements = pins.FOLDER.parents[2] / "requirements" / "dev.txt"
     tested = versions(requirements.read_text()) | versions(pins.text("engine"))
-    assert versions(pins.text("agent")) <= tested
+    assert versions(pins.of_agent(swarm=True)) <= tested
+
+
+def test_what_swarms_take_is_in_the_bundles_that_are_to_have_it() -> None:
+    assert "libtorrent==" in pins.of_agent(swarm=True)
+    assert "libtorrent==" not in pins.of_agent(swarm=False)
 
 
 @pytest.mark.parametrize(("python", "numpy"), [("3.11", "2.4."), ("3.12", "2.5."), ("3.14", "2.5.")])

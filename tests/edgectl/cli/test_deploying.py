@@ -29,8 +29,8 @@ from agent_daemon.contract.wire import (
     WorkerStatus,
 )
 from edgectl import catalog
+from edgectl.fit.margins import ALLOWANCE
 from edgectl.inventory.repository import Repository
-from edgectl.margins import ALLOWANCE
 from tests.support.gguf_files import SHAPES, write
 from tests.support.inventory_messages import digest, record
 from tests.support.scripted_agent import Script, scripted_agent
@@ -240,7 +240,7 @@ def test_a_device_that_refuses_is_counted_and_remembered(fleet: Fleet, edgectl: 
         if name != "lab":
             refuse(script)
     done = fleet.run("deploy", "--yes", "-o", "json")
-    document = json.loads(done.out)
+    document = json.loads(done.out.splitlines()[-1])
     # a refusal changes nothing, and says nothing about the next device: it neither halts nor spends the budget
     assert done.code == 1
     assert document["outcomes"] == {"succeeded": 1, "refused": 2}

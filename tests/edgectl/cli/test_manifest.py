@@ -28,7 +28,26 @@ def test_check_prints_the_manifest_with_its_defaults_as_json() -> None:
     one = json.loads(run("check", "-o", "json", str(ROOT / "manifests/embeddings.yaml")))
     assert one["name"] == "embeddings"
     assert one["models"][0]["context"] == {"min": 2048, "want": 2048}
-    assert one["rollout"] == {"strategy": "auto", "max_parallel": 8, "max_failures": 0}
+    assert one["rollout"] == {
+        "strategy": "auto",
+        "canary": None,
+        "max_unavailable": 8,
+        "order_by": [],
+        "pause_after_canary": False,
+        "budgets": {
+            "reverted": {"most": 0, "after": 1},
+            "failed_unchanged": {"most": 0, "after": 1},
+            "refused": {"most": "any", "after": 1},
+            "unreachable": {"most": "any", "after": 1},
+        },
+        "on_halt": "hold",
+        "progress_deadline": 600,
+        "min_healthy": 0,
+        "limit_rate": None,
+        "prune": False,
+        "swarm": None,
+    }
+    assert one["hooks"] == {"pre_deploy": None, "post_deploy": None, "on_failure": None}
     both = json.loads(
         run(
             "check",

@@ -15,7 +15,7 @@ from agent_daemon.contract.wire import Outcome
 from edgectl.cli.usage import age_seconds
 from edgectl.errors import UsageError
 from edgectl.inventory.repository import Repository
-from tests.support.inventory_messages import check_in, device_release, usage
+from tests.support.inventory_messages import begun, check_in, device_release, usage
 
 Run = Callable[..., Any]
 
@@ -26,11 +26,11 @@ def fleet(inventory: Repository) -> Repository:
     for name in names:
         inventory.add_device(name, {"kind": "local"})
     release = inventory.record_release("office", {}, {name: device_release() for name in names})
-    rollout = inventory.start_rollout("deploy", release.number)
+    rollout = begun(inventory, "deploy", release.number)
     for name in names[:9]:
         inventory.record_outcome(rollout.id, name, Outcome.SUCCEEDED, bytes_moved=1 << 20, seconds=3.0)
     inventory.record_outcome(rollout.id, "d9", Outcome.REVERTED, "the probe answered nothing", seconds=7.0)
-    inventory.finish_rollout(rollout.id)
+    inventory.set_state(rollout.id, "finished")
     return inventory
 
 

@@ -10,7 +10,15 @@ from agent_daemon.contract.wire import Outcome
 from edgectl.cli import status
 from edgectl.inventory.repository import Repository
 from tests.support.agent import running_agent
-from tests.support.inventory_messages import check_in, device_release, gpu_facts, serving, usage, worker
+from tests.support.inventory_messages import (
+    begun,
+    check_in,
+    device_release,
+    gpu_facts,
+    serving,
+    usage,
+    worker,
+)
 
 Run = Callable[..., Any]
 
@@ -118,7 +126,7 @@ def test_the_note_says_what_to_know(
 def test_the_note_gives_the_reason_of_a_bad_outcome(inventory: Repository, edgectl: Run) -> None:
     add(inventory, "desk", serving(1))
     release = inventory.record_release("quickstart", {}, {"desk": device_release()})
-    rollout = inventory.start_rollout("deploy", release.number)
+    rollout = begun(inventory, "deploy", release.number)
     inventory.record_outcome(rollout.id, "desk", Outcome.FAILED_UNCHANGED, "the disk is full")
     assert edgectl("status").out.rstrip().endswith("failed unchanged (r1): the disk is full")
 

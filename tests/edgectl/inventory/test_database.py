@@ -17,6 +17,7 @@ from edgectl.errors import InventoryError
 from edgectl.inventory import database, migrate, models, preparation, queries
 from edgectl.inventory.database import Condition
 from edgectl.inventory.repository import Repository
+from tests.support.inventory_messages import begun
 
 
 def run(path: Path, sql: str, *values: object) -> list[tuple[object, ...]]:
@@ -40,7 +41,7 @@ def test_a_new_inventory_is_created_for_its_owner_alone(path: Path) -> None:
     assert database.inspect(path) is Condition.CURRENT
     assert path.stat().st_mode & 0o777 == 0o600
     assert run(path, "PRAGMA journal_mode") == [("wal",)]
-    assert run(path, "SELECT revision, edgectl_version FROM schema_change") == [("0005", "0.1.0")]
+    assert run(path, "SELECT revision, edgectl_version FROM schema_change") == [("0006", "0.1.0")]
     assert [file.name for file in path.parent.iterdir() if "before" in file.name] == []
 
 
@@ -77,7 +78,7 @@ def test_an_older_inventory_is_copied_and_migrated_with_its_data(path: Path) -> 
         rows = queries.device_status(connection)
     assert [(row["name"], row["requests"]) for row in rows] == [("d1", 6), ("d2", 0)]
 
-    copy = path.with_name("inventory.db.before-0005")
+    copy = path.with_name("inventory.db.before-0006")
     assert run(copy, "SELECT version_num FROM alembic_version") == [("0001",)]
     assert run(copy, "SELECT sum(requests) FROM usage") == [(6,)]
     assert copy.stat().st_mode & 0o777 == 0o600
@@ -117,13 +118,57 @@ def test_usage_of_0003_is_kept_row_by_row(path: Path) -> None:
     ) == [("usage_minute",)]
 
 
+def test_rollouts_of_0005_are_kept_and_their_numbers_go_on(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    migrate.migrate(path, "0005")
+    for number in (1, 2):
+        run(
+            path,
+            "INSERT INTO device (id, name, transport, labels, added_at) VALUES (?, ?, '{}', '{}', 1.0)",
+            number,
+            f"d{number}",
+        )
+    run(path, "INSERT INTO release VALUES (1, 'office', 'sha256:1', '{}', 1.0)")
+    rollouts = [
+        (3, "deploy", 1, "finished", 10.0, 11.0),
+        (7, "rollback", None, "interrupted", 20.0, 21.0),
+        (8, "deploy", 1, "running", 30.0, None),
+    ]
+    outcomes = [
+        (5, 3, 1, 1, "succeeded", None, 100, 2.5, 10.5),
+        (6, 3, 2, 1, "unreachable", "no answer", 0, 0.0, 10.6),
+        (9, 7, 1, 1, "reverted", "why", 7, 1.0, 20.5),
+    ]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany("INSERT INTO rollout VALUES (?, ?, ?, ?, ?, ?)", rollouts)
+        connection.executemany(f"INSERT INTO rollout_outcome VALUES ({', '.join('?' * 9)})", outcomes)
+        connection.execute("CREATE VIEW mine AS SELECT count(*) AS ended FROM rollout_history")
+    preparation.prepare(path)
+    columns = "id, kind, release_number, state, started_at, finished_at"
+    assert run(path, f"SELECT {columns} FROM rollout ORDER BY id") == rollouts
+    columns = "id, rollout_id, device_id, release_number, outcome, reason, bytes_moved, seconds, at"
+    assert run(path, f"SELECT {columns} FROM rollout_outcome ORDER BY id") == outcomes
+    assert run(path, "SELECT rollout, state, manifest, devices, pending, owner_user FROM rollout_status") == [
+        (3, "finished", "office", 2, 1, None),
+        (7, "interrupted", None, 1, 0, None),
+        (8, "interrupted", "office", 0, 0, None),  # Whoever led it left no sign of life.
+    ]
+    assert run(path, "SELECT ended FROM mine") == [(4,)]
+    assert run(path, "PRAGMA foreign_key_check") == []
+    with Repository(path) as inventory:
+        # Nobody was promised then that it would come later.
+        assert inventory.pending("d2") is None
+        assert begun(inventory, "deploy", 1).id == 9
+        assert [o.device for o in inventory.outcomes(3)] == ["d1", "d2"]
+
+
 def test_a_copy_that_is_there_already_is_never_overwritten(path: Path) -> None:
     old_inventory(path)
-    precious = path.with_name("inventory.db.before-0005")
+    precious = path.with_name("inventory.db.before-0006")
     precious.write_text("an earlier copy")
     preparation.prepare(path)
     assert precious.read_text() == "an earlier copy"
-    assert run(path.with_name("inventory.db.before-0005.1"), "SELECT count(*) FROM device") == [(2,)]
+    assert run(path.with_name("inventory.db.before-0006.1"), "SELECT count(*) FROM device") == [(2,)]
 
 
 def test_reading_an_older_inventory_migrates_it_first(path: Path) -> None:
@@ -172,7 +217,7 @@ def test_a_file_that_is_no_database_is_refused_untouched(path: Path, content: by
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("revision", [None, "0001", "0005"])
+@pytest.mark.parametrize("revision", [None, "0001", "0006"])
 def test_another_applications_database_is_refused_untouched(path: Path, revision: str | None) -> None:
     path.parent.mkdir()
     run(path, "CREATE TABLE bookmarks (url TEXT)")

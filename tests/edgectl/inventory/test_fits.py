@@ -8,9 +8,9 @@ import pytest
 from agent_daemon.contract.fit import MIB, VRAM_RESERVE
 from agent_daemon.contract.wire import Record, RecordKind
 from edgectl.errors import InventoryError
+from edgectl.fit.margins import ALLOWANCE, Margin
 from edgectl.inventory.fits import KEPT, NEWEST_OF_EACH_CLASS
 from edgectl.inventory.repository import Repository
-from edgectl.margins import ALLOWANCE, Margin
 from tests.support.inventory_messages import check_in, digest, record, select, usage
 
 L4 = "NVIDIA L4, cuda"

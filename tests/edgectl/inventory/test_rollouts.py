@@ -6,7 +6,7 @@ from agent_daemon.contract.wire import Outcome
 from edgectl.errors import InventoryError
 from edgectl.inventory import queries
 from edgectl.inventory.repository import Repository
-from tests.support.inventory_messages import device_release
+from tests.support.inventory_messages import begun, device_release
 
 OK = Outcome.SUCCEEDED
 
@@ -22,9 +22,9 @@ def fleet(inventory: Repository) -> Repository:
 
 
 def roll(fleet: Repository, kind: str, number: int, outcome: Outcome = OK, device: str = "a") -> None:
-    rollout = fleet.start_rollout("deploy" if kind == "deploy" else "rollback", number)
+    rollout = begun(fleet, "deploy" if kind == "deploy" else "rollback", number)
     fleet.record_outcome(rollout.id, device, outcome)
-    fleet.finish_rollout(rollout.id)
+    fleet.set_state(rollout.id, "finished")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_rollback_goes_to_what_was_there_before_and_never_back_to_what_was_lef
 
 
 def test_the_later_word_about_a_device_counts(fleet: Repository) -> None:
-    rollout = fleet.start_rollout("deploy", 2)
+    rollout = begun(fleet, "deploy", 2)
     fleet.record_outcome(rollout.id, "a", Outcome.UNREACHABLE, "no answer")
     fleet.record_outcome(rollout.id, "a", OK, bytes_moved=500, seconds=2.5)
     fleet.record_outcome(rollout.id, "b", Outcome.REFUSED, "needs 5 GiB", release_number=3)
@@ -67,19 +67,19 @@ def test_the_later_word_about_a_device_counts(fleet: Repository) -> None:
 
 
 def test_a_rollout_runs_until_it_is_finished_or_interrupted(fleet: Repository) -> None:
-    rollout = fleet.start_rollout("rollback")
+    rollout = begun(fleet, "rollback")
     assert (rollout.state, rollout.release_number, rollout.finished_at) == ("running", None, None)
-    ended = fleet.finish_rollout(rollout.id, "interrupted")
+    ended = fleet.set_state(rollout.id, "interrupted")
     assert ended.state == "interrupted"
     assert ended.finished_at is not None
     with pytest.raises(InventoryError, match="no rollout 99"):
-        fleet.finish_rollout(99)
+        fleet.set_state(99, "finished")
 
 
 def test_history_is_newest_first_and_by_device_when_asked(fleet: Repository, path: Path) -> None:
     roll(fleet, "deploy", 1, device="a")
     roll(fleet, "deploy", 1, device="b")
-    fleet.start_rollout("deploy", 2)
+    begun(fleet, "deploy", 2)
     with queries.reading(path) as connection:
         everything = queries.history(connection)
         of_a = queries.history(connection, "a")
@@ -96,7 +96,7 @@ def test_history_is_newest_first_and_by_device_when_asked(fleet: Repository, pat
 
 
 def test_a_rollout_to_different_releases_names_none_for_all(fleet: Repository, path: Path) -> None:
-    rollout = fleet.start_rollout("rollback")
+    rollout = begun(fleet, "rollback")
     fleet.record_outcome(rollout.id, "a", OK, release_number=1)
     fleet.record_outcome(rollout.id, "b", OK, release_number=2)
     with queries.reading(path) as connection:

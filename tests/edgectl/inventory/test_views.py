@@ -13,6 +13,7 @@ from agent_daemon.contract.wire import Outcome, Record
 from edgectl.inventory import migrate, queries
 from edgectl.inventory.repository import Repository
 from tests.support.inventory_messages import (
+    begun,
     check_in,
     device_release,
     facts,
@@ -78,7 +79,7 @@ def test_the_latest_outcome_can_need_attention(
     inventory.ingest("desk", check_in(serving(1)))
     release = inventory.record_release("quickstart", {}, {"desk": device_release()})
     for word, reason in ((Outcome.REVERT_FAILED, "an old one"), (outcome, "the latest")):
-        rollout = inventory.start_rollout("deploy", release.number)
+        rollout = begun(inventory, "deploy", release.number)
         inventory.record_outcome(rollout.id, "desk", word, reason)
     row = status(path)
     assert (row["outcome"], row["outcome_reason"], row["outcome_release"]) == (outcome, "the latest", "r1")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent_daemon.store import Store
 from edgectl.agent_client import AgentClient
 from edgectl.errors import DeviceError, Unreachable
 from edgectl.layout import user_layout
@@ -23,20 +24,20 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def spec(sshd: Sshd, key: Path, tmp_path: Path) -> dict[str, object]:
+def spec(sshd: Sshd, key: Path, near_root: Path) -> dict[str, object]:
     """A device with an agent installed for one person, that does not run."""
-    layout = user_layout(str(tmp_path / "person"))
+    layout = user_layout(str(near_root))
     command = Path(layout.command)
     command.parent.mkdir(parents=True)
     command.write_text(f'#!/bin/sh\ncd "{ROOT}" && exec "{sys.executable}" -m agent_daemon "$@"\n')
     command.chmod(0o755)
     Path(layout.state_dir).parent.mkdir(parents=True)
-    return ssh_spec(sshd, key, user_home=str(tmp_path / "person"))
+    return ssh_spec(sshd, key, user_home=str(near_root))
 
 
 @pytest.fixture
-def agent(spec: dict[str, object], tmp_path: Path) -> Iterator[AgentProcess]:
-    with running_agent(Path(user_layout(str(tmp_path / "person")).state_dir)) as running:
+def agent(spec: dict[str, object], near_root: Path) -> Iterator[AgentProcess]:
+    with running_agent(Path(user_layout(str(near_root)).state_dir)) as running:
         yield running
 
 
@@ -71,7 +72,7 @@ def test_sixty_four_megabytes_arrive_whole(
     moved: list[int] = []
     client.put_blob(digest, 64 * MIB, 0, path, moved.append)
     assert moved == [number * MIB for number in range(1, 65)]
-    stored = next(file for file in agent.state_dir.rglob("*") if file.is_file() and digest[7:] in str(file))
+    stored = Store(agent.state_dir / "store").path(digest)
     assert stored.read_bytes() == path.read_bytes()
 
 
@@ -92,10 +93,10 @@ def test_no_agent_installed(sshd: Sshd, key: Path, tmp_path: Path, transports: T
     assert caught.value.hint == "install it: edgectl device bootstrap NAME"
 
 
-def test_an_agent_that_does_not_run(client: AgentClient, tmp_path: Path) -> None:
+def test_an_agent_that_does_not_run(client: AgentClient, near_root: Path) -> None:
     with pytest.raises(Unreachable) as caught:
         client.hello()
-    socket_path = f"{user_layout(str(tmp_path / 'person')).state_dir}/agent.sock"
+    socket_path = f"{user_layout(str(near_root)).state_dir}/agent.sock"
     assert f"no agent answers at {socket_path}: no such file" in caught.value.message
 
 
