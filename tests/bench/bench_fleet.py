@@ -72,7 +72,7 @@ def measure(machines: int) -> dict[str, object]:
             Path(folder) / "m.yaml",
             {"assistant": manifests.model(model)},
             probe={"timeout": 300},
-            rollout={"max_parallel": machines},
+            rollout={"max_unavailable": machines},
         )
         deploy = (*edgectl, "deploy", "-f", str(manifest), "--yes")
         return {

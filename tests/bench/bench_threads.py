@@ -22,8 +22,17 @@ from typing import BinaryIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from agent_daemon.contract.release import Sampling
-from agent_daemon.worker_messages import CHUNK, HEAD, Done, Event, Generate, Load, Ready, parse_event
+from agent_daemon.worker_messages import (
+    CHUNK,
+    HEAD,
+    Choosing,
+    Done,
+    Event,
+    Generate,
+    Load,
+    Ready,
+    parse_event,
+)
 from tests.support.models import quickstart_model
 
 WAYS = {
@@ -70,7 +79,7 @@ def chats(environment: dict[str, str]) -> float:
                 Generate(
                     id=number,
                     prompt="1 2 3 4 5 6 7 8 9 10 11 12",
-                    sampling=Sampling(temperature=0),
+                    sampling=Choosing(temperature=0),
                     max_tokens=50,
                 ).frame()
             )

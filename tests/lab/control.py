@@ -15,11 +15,11 @@ LAB_PYTHON = "3.11"
 """Of Debian 12, which the machines run."""
 
 
-def make_bundle(tree: Path = ROOT) -> dict[str, Any]:
+def make_bundle(tree: Path = ROOT, *more: str) -> dict[str, Any]:
     """The bundle that the lab's machines need, made outside the lab, which has no way to a package index; by the
-    edgectl in `tree`."""
+    edgectl in `tree`, with `more` options."""
     done = subprocess.run(
-        [sys.executable, "-m", "edgectl", "agent", "bundle", "--python", LAB_PYTHON, "-o", "json"],
+        [sys.executable, "-m", "edgectl", "agent", "bundle", "--python", LAB_PYTHON, *more, "-o", "json"],
         env={**os.environ, "EDGECTL_CACHE_DIR": str(image.CACHE), "PYTHONPATH": str(tree)},
         cwd=tree,
         capture_output=True,

@@ -101,10 +101,15 @@ class Lab:
         }
         return {**kept, **own, "PYTHONPATH": str(ROOT)}
 
-    def control(self, argv: Sequence[str]) -> list[str]:
-        """`argv`, run on the control side of the network; what it starts ends with the lab."""
+    def group(self, name: str) -> str:
+        """A control group of the lab, which ends with it."""
+        return f"{self._group}/{name}"
+
+    def control(self, argv: Sequence[str], group: str = "control") -> list[str]:
+        """`argv`, run on the control side of the network, in a control group of the lab; what it starts ends with
+        the lab."""
         inside = ["nsenter", f"--net=/run/netns/{self.network.namespace}", "--", *argv]
-        return cgroups.entering(f"{self._group}/control", inside)
+        return cgroups.entering(self.group(group), inside)
 
     def run(
         self,

@@ -22,6 +22,9 @@ _ENVIRONMENT = (
     "LANG=C.UTF-8",
 )
 _WRITE = 'mkdir -p "$(dirname "$1")" && cat > "$1.new" && chmod "$2" "$1.new" && mv "$1.new" "$1"'
+_BOOT, _BETWEEN_LOOKS = 300.0, 0.25
+"""Seconds. A dozen machines may boot on two processors, with other tests beside them; and each look whether they are up
+takes a process on every one of them."""
 _SSHD_ALONE = "mkdir -p /run/sshd && exec /usr/sbin/sshd -D -e"
 # systemd-nspawn ends with 133 when its machine wants to be started again.
 _POWER_BUTTON = 'while "$@"; [ $? -eq 133 ]; do :; done'
@@ -38,7 +41,7 @@ class Machine:
 
     # Power
 
-    def boot(self, seconds: float = 120) -> None:
+    def boot(self, seconds: float = _BOOT) -> None:
         """Switches on; returns when sshd answers and systemd has started all it means to start."""
         assert not self.is_on(), f"{self.name} is already on"
         with self._console.open("wb") as console:
@@ -52,12 +55,12 @@ class Machine:
             )
         self.wait_until_up(seconds)
 
-    def wait_until_up(self, seconds: float = 120) -> None:
+    def wait_until_up(self, seconds: float = _BOOT) -> None:
         """Returns when sshd answers and the boot is over; LabError with the console's end when it does not."""
         try:
-            wait_until(self._sshd_answers, seconds)
+            wait_until(self._sshd_answers, seconds, _BETWEEN_LOOKS)
             if self.spec.systemd:
-                wait_until(self._has_booted, seconds)
+                wait_until(self._has_booted, seconds, _BETWEEN_LOOKS)
         except AssertionError as error:
             raise LabError(f"{self.name} did not come up: {self.console()[-3000:]}") from error
 
@@ -69,6 +72,13 @@ class Machine:
             self._process.wait()
         self._process = None
 
+    def suspend(self) -> None:
+        """Every process stands still, and nothing is told. Clocks go on, also those that stop in a real suspend."""
+        cgroups.freeze(self.group)
+
+    def resume(self) -> None:
+        cgroups.thaw(self.group)
+
     def shut_down(self, seconds: float = 90) -> None:
         """An orderly shutdown: services are stopped first."""
         leader = self._leader()
@@ -77,7 +87,7 @@ class Machine:
         os.kill(parent(leader), signal.SIGTERM)
         self.wait_until_off(seconds)
 
-    def reboot(self, seconds: float = 120) -> None:
+    def reboot(self, seconds: float = _BOOT) -> None:
         """`systemctl reboot`; returns when the machine is up again, without anyone's help."""
         before = self._leader()
         self.run(["systemctl", "--no-block", "reboot"])
@@ -202,6 +212,7 @@ class Machine:
         # With cgroup2 alone inside, machines share no control group on a host that has the old ones too.
         command = [
             *("env", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "systemd-nspawn", "--quiet"),
+            *((f"--cpu-affinity={self.spec.cpus}",) if self.spec.cpus else ()),
             *(
                 "-D",
                 str(self.disk.root),

@@ -21,10 +21,16 @@ CONTROL = 1
 
 @dataclass(frozen=True)
 class Counters:
-    """Bytes since the machine was plugged in, as Ethernet frames, seen from the machine."""
+    """Bytes since the device was made, as Ethernet frames, seen from whose it is."""
 
     received: int
     sent: int
+
+
+def _counted(namespace: str, device: str) -> Counters:
+    shown = run(["ip", "-n", namespace, "-s", "-j", "link", "show", "dev", device])
+    figures = json.loads(shown)[0]["stats64"]
+    return Counters(received=figures["rx"]["bytes"], sent=figures["tx"]["bytes"])
 
 
 def connect(namespace: str, address: tuple[str, int], timeout: float) -> socket.socket:
@@ -71,6 +77,10 @@ class Network:
             f"link set {_BRIDGE} up",
         ]
         run(["ip", "-n", self.namespace, "-batch", "-"], input="\n".join(lines).encode())
+
+    def control_counters(self) -> Counters:
+        """Of the control side's own network device: what machines send to one another is not in them."""
+        return _counted(self.namespace, _BRIDGE)
 
     def plug_in(self, name: str, number: int) -> "Link":
         """A cable from the bridge to a new network namespace, for the machine `name`."""
@@ -124,9 +134,7 @@ class Link:
         run(["ip", "-n", self.control, "route", "delete", "unreachable", f"{self.address}/32"])
 
     def counters(self) -> Counters:
-        shown = run(["ip", "-n", self.namespace, "-s", "-j", "link", "show", "dev", _INSIDE])
-        figures = json.loads(shown)[0]["stats64"]
-        return Counters(received=figures["rx"]["bytes"], sent=figures["tx"]["bytes"])
+        return _counted(self.namespace, _INSIDE)
 
     def connect(self, port: int, timeout: float = 10, *, host: str = "127.0.0.1") -> socket.socket:
         """A TCP connection from inside the machine, as a program on it would make it. Raises OSError."""

@@ -39,6 +39,7 @@ class Spec:
     max_startups: sshd's MaxStartups, as sshd_config has it ("2" or "2:100:2").
     systemd: False boots sshd alone, without any service manager.
     hidden: the control side has no direct way to it; other machines do.
+    cpus: the processors of this host that it runs on ("0" or "0-1"); None: all of them, as every other machine does.
     """
 
     name: str
@@ -49,3 +50,4 @@ class Spec:
     max_startups: str | None = None
     systemd: bool = True
     hidden: bool = False
+    cpus: str | None = None

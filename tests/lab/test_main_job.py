@@ -162,7 +162,7 @@ def test_a_bad_release_reverts_everywhere_and_the_old_models_never_stop_answerin
     bad = manifests.write(
         fleet.folder / "bad.yaml",
         {"assistant": manifests.model(broken)},
-        rollout={"max_parallel": 3, "max_failures": 3},
+        rollout={"max_unavailable": 3, "budgets": {"reverted": 3, "failed_unchanged": 3}},
     )
     with ExitStack() as stack:
         clients = {name: stack.enter_context(Client(fleet.machine(name))) for name in FITTING}  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ def test_sixteen_machines_at_once(sixteen: Lab, tmp_path: Path) -> None:
         tmp_path / "m.yaml",
         {"assistant": manifests.model(ladder()["Q2_K"])},
         probe={"timeout": 300},
-        rollout={"max_parallel": 16},
+        rollout={"max_unavailable": 16},
     )
     done = control.deploy(manifest)
     assert (done.code, done.outcomes()) == (0, dict.fromkeys(NAMES, "succeeded"))

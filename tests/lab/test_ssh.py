@@ -6,6 +6,7 @@ import re
 import select
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -41,33 +42,36 @@ def control(doors: Lab) -> Control:
 
 def on_a_terminal(lab: Lab, argv: list[str], typed: str, seconds: float = 60) -> tuple[int, str]:
     """Runs edgectl with a terminal of its own and types a line at each question for a passphrase; exit code and all
-    that was shown."""
+    that was shown. Typing begins when the terminal has stopped to echo: what came before that is thrown away."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
+    with subprocess.Popen(
         lab.control([sys.executable, "-m", "edgectl", *argv]),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         env=lab.environment(),
         start_new_session=True,
-    )
-    os.close(theirs)
-    shown, asked, deadline = "", 0, time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if select.select([ours], [], [], 0.2)[0]:
-            try:
-                data = os.read(ours, 65536)
-            except OSError:  # what a terminal says when its last user has gone
-                break
-            if not data:
-                break
-            shown += data.decode(errors="replace")
-            if shown.lower().count("passphrase") > asked:
-                asked = shown.lower().count("passphrase")
+    ) as process:
+        os.close(theirs)
+        shown, answered, deadline = "", 0, time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if select.select([ours], [], [], 0.05)[0]:
+                try:
+                    data = os.read(ours, 65536)
+                except OSError:  # what a terminal says when its last user has gone
+                    break
+                if not data:
+                    break
+                shown += data.decode(errors="replace")
+            asked = shown.lower().count("passphrase")
+            if asked > answered and not termios.tcgetattr(ours)[3] & termios.ECHO:
+                answered = asked
                 os.write(ours, f"{typed}\n".encode())
-    code = process.wait(10)
+        else:
+            process.kill()
+            pytest.fail(f"still running after {seconds:g} s; shown: {shown!r}")
     os.close(ours)
-    return code, shown
+    return process.returncode, shown
 
 
 def test_eight_devices_behind_a_jump_host_that_takes_two_at_a_time_are_all_reached(

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgectl.device_memory import DeviceMemory
-from edgectl.placement import Placed, Refusal, place
-from edgectl.wanted import CONTEXT_STEP, Candidate, ModelRequest
+from edgectl.fit.device_memory import DeviceMemory
+from edgectl.fit.placement import Placed, Refusal, place
+from edgectl.fit.wanted import CONTEXT_STEP, Candidate, ModelRequest
 from tests.bench.fit import fleet
 from tests.bench.fit.rungs import ladder
 from tests.bench.fit.truth import Setting, Truth, measure

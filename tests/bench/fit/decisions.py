@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 
 from agent_daemon.contract.fit import Room, fit
 from agent_daemon.contract.need import layers
-from edgectl.device_memory import DeviceMemory, GpuMemory
-from edgectl.placement import Placed, place
-from edgectl.wanted import ModelRequest
+from edgectl.fit.device_memory import DeviceMemory, GpuMemory
+from edgectl.fit.placement import Placed, place
+from edgectl.fit.wanted import ModelRequest
 from tests.bench.fit.grid import Pair
 from tests.bench.fit.shapes import MODELS
 from tests.support.ladders import candidate

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from edgectl.device_memory import DeviceMemory, GpuMemory
-from edgectl.placement import Candidate, ModelRequest, Placed, place
-from edgectl.wanted import GpuLayers
+from edgectl.fit.device_memory import DeviceMemory, GpuMemory
+from edgectl.fit.placement import Candidate, ModelRequest, Placed, place
+from edgectl.fit.wanted import GpuLayers
 from tests.bench.fit.rungs import ladder
 
 BOUND = 2.0

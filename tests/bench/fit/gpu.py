@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agent_daemon.contract.fit import VRAM_RESERVE
 from agent_daemon.contract.gguf_facts import GgufFacts
 from agent_daemon.contract.need import layers, need
@@ -98,7 +100,7 @@ def measure(
         threads=2,
     )
     question = {
-        "load": load.model_dump(),
+        "load": json.loads(load.json()),
         "library": None if attached is None else str(attached.library),
         "addresses": [] if attached is None else attached.addresses[:1],
     }
@@ -160,7 +162,7 @@ def _inside() -> None:
     library = load_backends()
     if question["library"]:
         attach(library, Path(question["library"]), question["addresses"])
-    model = Model(Load.model_validate(question["load"]), EngineLog())
+    model = Model(msgspec.convert(question["load"], Load), EngineLog())
     batch = Batch(model.batch_limit)
     batch.extend([1 + place % 1000 for place in range(batch.room)], 0, 0, True)
     assert batch.decode(model) == 0

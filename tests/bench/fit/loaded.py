@@ -32,6 +32,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agent_daemon.contract.gguf import FileSource, read_facts
 from agent_daemon.contract.need import need
 from agent_daemon.contract.serve_options import ServeOptions
@@ -95,7 +97,7 @@ def row(name: str, options: ServeOptions, folder: Path) -> Row:
     load = _load(path, options)
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.fit.loaded", "--inside"],
-        input=load.model_dump_json(),
+        input=load.json().decode(),
         capture_output=True,
         text=True,
         check=False,
@@ -147,7 +149,7 @@ def _inside() -> None:
     from agent_daemon.worker.model import Batch, Model
     from agent_daemon.worker.runtime import EngineLog, load_backends
 
-    load = Load.model_validate_json(sys.stdin.read())
+    load = msgspec.json.decode(sys.stdin.read(), type=Load)
     name = Path(load.path).name
     log = EngineLog()
     library = load_backends()

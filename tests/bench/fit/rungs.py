@@ -7,7 +7,7 @@ from pathlib import Path
 from agent_daemon.contract import digest
 from agent_daemon.contract.gguf_facts import GgufFacts
 from agent_daemon.contract.release import Artifact, BlobRef
-from edgectl.wanted import Candidate
+from edgectl.fit.wanted import Candidate
 from tests.bench.fit.headers import Q4_K_M, Q8_0, Mix, Q, read, write
 from tests.bench.fit.shapes import MODELS
 

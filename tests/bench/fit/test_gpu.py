@@ -26,7 +26,9 @@ def attached() -> Iterator[Devices]:
 
 def held_by(address: str) -> int:
     """Pages of no file of the process that serves this address."""
-    server = next(each for each in psutil.Process().children() if address in each.cmdline())
+    # A child that has ended and was not waited for has no command line.
+    living = (each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE)
+    server = next(each for each in living if address in each.cmdline())
     return count("-", str(server.pid)).private
 
 

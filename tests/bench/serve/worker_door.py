@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-from agent_daemon.contract.release import Sampling
-from agent_daemon.worker_messages import Chunk, Done, Frame, Generate, Load, Refused, Started
+from agent_daemon.worker_messages import Choosing, Chunk, Done, Frame, Generate, Load, Refused, Started
 from agent_daemon.worker_process import WorkerProcess
 from tests.bench.serve.answers import Answer, Ask
 from tests.bench.serve.http_door import ServerFailure
@@ -26,7 +25,7 @@ class WorkerDoor:
             id=0,
             messages=tuple(dict(each) for each in ask.messages),
             max_tokens=ask.max_tokens,
-            sampling=Sampling(temperature=0),
+            sampling=Choosing(temperature=0),
             stream=_FRAME,
         )
         asked, pieces, cached = time.monotonic(), [], 0
