@@ -10,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready$(if $(EDGECTL_ENGINE_INDEX),-$(firstword $(shell printf %s '$(EDGECTL_ENGINE_INDEX)' | cksum)))
 PINS := requirements/dev.txt requirements/model.txt $(wildcard edgectl/bundle/pins/*.txt)
 
-.PHONY: help setup demo test lint docs bench bench-serve bench-fit soak pins clean lab-up lab-down
+.PHONY: help setup demo test lint docs bench bench-serve bench-fit bench-deploy soak pins clean lab-up lab-down faults
 
 help:
 	@echo "make demo    set up, serve a model on this machine, ask it a question, stop"
@@ -22,8 +22,11 @@ help:
 	@echo "make bench   the benchmarks in tests/bench"
 	@echo "make bench-serve  our serving beside other servers (tests/bench/README.md; ARGS=--quick and more)"
 	@echo "make bench-fit  what a model is predicted to take beside what llama.cpp takes (ARGS=--quick and more)"
+	@echo "make bench-deploy  delivery beside scp, pyinfra and Ansible, in the lab (root; ARGS=--quick and more)"
 	@echo "make soak    mixed load for half an hour, and what must hold all the same (ARGS='--minutes 5')"
-	@echo "make docs    write docs/cli.md from the commands"
+	@echo "make faults  break machines of the lab in every way, and see whether they get over it (root; 300 faults, well under"
+	@echo "             an hour; ARGS='--faults 50 --seed 3 --report FILE')"
+	@echo "make docs    write docs/cli.md and docs/activation.md from the code"
 	@echo "make pins    compile requirements/*.in and edgectl/bundle/pins/*.in anew"
 	@echo "make clean   remove .venv and .venv-bench (compiled engines stay in the cache)"
 
@@ -46,6 +49,7 @@ lint: setup
 
 docs: setup
 	$(BIN)/python scripts/cli_reference.py --write
+	$(BIN)/python scripts/activation_table.py --write
 
 bench: setup
 	$(BIN)/python tests/bench/bench_cli.py
@@ -58,8 +62,15 @@ bench-serve: setup
 bench-fit: setup
 	@$(BIN)/python -m tests.bench.fit $(ARGS)
 
+bench-deploy: setup
+	@$(BIN)/python -m tests.bench.deploy $(ARGS)
+
 soak: setup
 	@$(BIN)/python -m tests.bench.serve.soak $(ARGS)
+
+# Boots machines (root); what failures leave is kept in build/faults.
+faults: setup
+	@$(BIN)/python -m tests.lab.faults $(ARGS)
 
 N ?= 3
 

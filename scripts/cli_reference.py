@@ -7,7 +7,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from agent_daemon.__main__ import _parser
+from agent_daemon.command_line import parser
 from edgectl.cli.app import COMMANDS, app, load_command
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
@@ -26,6 +26,7 @@ times are seconds since the epoch (UTC).
 | 1 | something failed, reverted, was refused, or does not fit |
 | 2 | wrong usage, or a manifest that cannot be read |
 | 3 | some devices were unreachable, and none failed |
+| 4 | another rollout is at work on one of the devices; nothing was changed |
 | 70 | a mistake in edgectl itself: run again with `edgectl --debug` |
 | 130 | interrupted |
 """
@@ -51,8 +52,8 @@ def _section(title: str, command: Any) -> str:
 
 def _agent_sections() -> list[str]:
     """Written here rather than by argparse, whose layout changes with the version of Python."""
-    parser = _parser()
-    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    agent = parser()
+    commands = next(action for action in agent._actions if isinstance(action, argparse._SubParsersAction))
     lines = [f"  {choice.dest:<12}{choice.help}" for choice in commands._choices_actions]
     sections = [
         _block("edgectl-agent", "\n".join(["Usage: edgectl-agent [--version] COMMAND …", "", *lines]))

@@ -21,26 +21,41 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         "edgectl": """
             __main__
             cli
-            hub planning ladders delivery collect observe fleet frontier_file execute bootstrap doctor
-            frontier_picture
-            frontier fleet_fit
-            fitting
-            transport agent_client inventory catalog bundle
-            together company upgrades
-            rollout plan placement fit_grid rungs steps ways spreads curves wanted speed
-            device_memory memory_account quality manifest manifest_form manifest_problems yaml_source
-            selector settings sizes units layout margins
-            errors
+            hub planning ladders collect fleet tidying foresight fit.frontier_file bootstrap repairing doctor
+            couriers observe rollouts.conduct rollouts.execute
+            fit.frontier_picture
+            fit.frontier fit.fleet_fit
+            fit.fitting
+            swarm
+            transport agent_client inventory catalog bundle rollouts.lease rollouts.hooks
+            fit.together fit.company fit.upgrades
+            rollout rollouts.undertaking rollouts.late rollouts.events rollouts.waves rollouts.budgets rollouts.decisions
+            plan repair fit.placement fit.fit_grid fit.rungs fit.steps fit.ways fit.spreads fit.curves fit.wanted fit.speed
+            disk_space fit.device_memory fit.memory_account fit.quality
+            manifest manifest_form rollout_form form_values manifest_problems yaml_source
+            rollouts.policy rollouts.progress_clock
+            selector settings rollouts.owner sizes units layout fit.margins
+            errors fit rollouts startup beside
         """,
         "agent_daemon": """
             __main__
-            service doctor dial
-            gateway control_api listener checkin hub_connection
+            command_line
+            service doctor dial receive
+            gateway control_api listener checkin hub_connection pull fetching
+            staging
             activator reporting counting
-            judgement preflight loading bandwidth fitted
-            probe residency serving runtime_probe supervisor activation store journal spool spool_file metrics
+            exchange
+            judgement preflight loading measured bandwidth fitted swarming
+            probe residency serving runtime_probe wellness drift disk_room integrity supervisor activation store journal
+            spool spool_file metrics
+            swarm swarm_files
             worker worker_process facts telemetry eviction free_memory
-            gpus gpu_nodes grammar worker_messages metering exposition settings bodies service_manager logs changes room
+            partial
+            hashing writeback
+            pruning gpus gpu_nodes installed stale shared_worker grammar worker_messages swarm_messages metering
+            exposition worker_frames
+            settings bodies service_manager logs log_file changes room
+            abortable pull_memory cores
             errors
         """,
     }.items()
@@ -50,7 +65,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "llama_cpp": ("agent_daemon.worker",),
     "jinja2": ("agent_daemon.worker.chat",),
     "pynvml": ("agent_daemon.gpus",),
-    "psutil": ("agent_daemon.facts", "agent_daemon.telemetry", "agent_daemon.loading", "agent_daemon.worker"),
+    "psutil": ("agent_daemon.facts", "agent_daemon.telemetry", "agent_daemon.cores", "agent_daemon.worker"),
     "starlette": (
         "agent_daemon.gateway",
         "agent_daemon.control_api",
@@ -69,25 +84,41 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "packaging": ("edgectl.bundle.pins",),
     "typer": ("edgectl.cli", "edgectl.__main__"),
     "rich": ("edgectl.cli",),
-    "matplotlib": ("edgectl.frontier_picture",),
+    "matplotlib": ("edgectl.fit.frontier_picture",),
     "paramiko": ("edgectl.transport",),
+    "libtorrent": ("edgectl.swarm", "agent_daemon.swarm"),
 }
 PURE = (
+    "edgectl.swarm.course",
     *("agent_daemon.activation", "agent_daemon.eviction", "agent_daemon.room"),
-    *("agent_daemon.judgement", "agent_daemon.fitted"),
+    *("agent_daemon.judgement", "agent_daemon.fitted", "agent_daemon.pruning"),
     *("agent_daemon.worker.text", "agent_daemon.contract.fit"),
     *("agent_daemon.contract.fit_report", "agent_daemon.contract.gguf_adapter"),
     *(
         f"agent_daemon.contract.{name}"
         for name in ("need", "kv_cache", "compute", "serve_options", "fit_margin")
     ),
-    *("edgectl.plan", "edgectl.rollout", "edgectl.placement", "edgectl.device_memory", "edgectl.quality"),
-    *("edgectl.fit_grid", "edgectl.frontier", "edgectl.fleet_fit", "edgectl.upgrades"),
     *(
-        f"edgectl.{name}"
+        "edgectl.plan",
+        "edgectl.rollout",
+        "edgectl.rollouts.policy",
+        "edgectl.rollouts.decisions",
+        "edgectl.rollouts.progress_clock",
+    ),
+    *(
+        "edgectl.rollouts.waves",
+        "edgectl.rollouts.budgets",
+        "edgectl.rollouts.late",
+        "edgectl.rollouts.events",
+        "edgectl.rollouts.undertaking",
+    ),
+    *("edgectl.fit.placement", "edgectl.fit.device_memory", "edgectl.fit.quality"),
+    *("edgectl.fit.fit_grid", "edgectl.fit.frontier", "edgectl.fit.fleet_fit", "edgectl.fit.upgrades"),
+    *(
+        f"edgectl.fit.{name}"
         for name in ("company", "rungs", "steps", "ways", "spreads", "curves", "wanted", "speed")
     ),
-    *("edgectl.together", "edgectl.margins", "edgectl.memory_account"),
+    *("edgectl.fit.together", "edgectl.fit.margins", "edgectl.fit.memory_account"),
     *("edgectl.selector", "edgectl.sizes", "edgectl.layout", "edgectl.units", "edgectl.transport.target"),
     *("edgectl.bootstrap.machine", "edgectl.bootstrap.agent_settings"),
     *("edgectl.bundle.elf", "edgectl.bundle.launcher"),
@@ -104,10 +135,11 @@ PURE = (
         f"agent_daemon.gateway.answers.{name}"
         for name in ("events", "listing", "logprobs", "output", "responses")
     ),
-    *("agent_daemon.grammar", "agent_daemon.worker.structure", "agent_daemon.worker.tool_calls"),
+    *("agent_daemon.grammar", "agent_daemon.worker.structure", "agent_daemon.worker.form"),
+    "agent_daemon.worker.tool_calls",
     *(f"agent_daemon.grammar.{name}" for name in ("gbnf", "schema", "keywords", "json_text", "containers")),
     *(f"agent_daemon.grammar.{name}" for name in ("patterns", "ranges", "ambiguity")),
-    "agent_daemon.contract.versions",
+    *("agent_daemon.contract.versions", "agent_daemon.contract.health"),
     "edgectl.transport.ssh_dial",
 )
 EFFECTS = frozenset(
@@ -221,6 +253,8 @@ def test_the_supervisor_spawns_the_worker_and_never_imports_it() -> None:
     for module in sources():
         if not within(module, ("agent_daemon.worker",)):
             assert not any(within(target, ("agent_daemon.worker",)) for target in imports(module)), module
+        if not within(module, ("agent_daemon.swarm",)):
+            assert not any(within(target, ("agent_daemon.swarm",)) for target in imports(module)), module
 
 
 def test_only_the_worker_reads_the_test_switch() -> None:
@@ -240,7 +274,7 @@ def test_names_say_something_and_files_stay_short() -> None:
     [
         (
             "import agent_daemon.service",
-            ("paramiko", "typer", "sqlmodel", "huggingface_hub", "llama_cpp", "numpy"),
+            ("paramiko", "typer", "sqlmodel", "huggingface_hub", "llama_cpp", "numpy", "libtorrent"),
         ),
         (
             "import edgectl.cli.app",

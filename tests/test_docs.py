@@ -37,6 +37,12 @@ def test_the_command_reference_is_what_the_commands_say() -> None:
     assert done.stdout == text("docs/cli.md"), "run `make docs` and look at what changed"
 
 
+def test_the_page_on_activation_is_what_the_table_says() -> None:
+    script = [sys.executable, "scripts/activation_table.py"]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == text("docs/activation.md"), "run `make docs` and look at what changed"
+
+
 def test_every_exit_code_is_documented() -> None:
     codes = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type)}
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", text("docs/cli.md"), re.MULTILINE)}
