@@ -10,6 +10,7 @@ from agent_daemon.contract.health import Health, HealthClock
 from agent_daemon.contract.release import DeviceRelease, Probe, ServedModel
 from agent_daemon.contract.wire import WorkerStatus
 from agent_daemon.errors import WorkerFailure
+from agent_daemon.manner import with_manner
 from agent_daemon.residency import LOAD_SECONDS, Residents
 from agent_daemon.supervisor import Supervisor
 from agent_daemon.worker_messages import Choosing, Done, Generate, Refused
@@ -118,7 +119,7 @@ def _check_offload(model: ServedModel, status: WorkerStatus) -> None:
 async def _check_answer(model: ServedModel, probe: Probe, process: WorkerProcess) -> None:
     request = Generate(
         id=0,
-        messages=({"role": "user", "content": probe.prompt},),
+        messages=with_manner(({"role": "user", "content": probe.prompt},), model.system_prompt),
         sampling=Choosing(temperature=0),
         max_tokens=probe.max_tokens,
     )

@@ -55,7 +55,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
             pruning gpus gpu_nodes installed stale shared_worker grammar worker_messages swarm_messages metering
             exposition worker_frames
             settings bodies service_manager logs log_file changes room
-            abortable pull_memory cores
+            abortable pull_memory cores manner
             errors
         """,
     }.items()
@@ -136,7 +136,7 @@ PURE = (
         for name in ("events", "listing", "logprobs", "output", "responses")
     ),
     *("agent_daemon.grammar", "agent_daemon.worker.structure", "agent_daemon.worker.form"),
-    "agent_daemon.worker.tool_calls",
+    *("agent_daemon.worker.tool_calls", "agent_daemon.manner"),
     *(f"agent_daemon.grammar.{name}" for name in ("gbnf", "schema", "keywords", "json_text", "containers")),
     *(f"agent_daemon.grammar.{name}" for name in ("patterns", "ranges", "ambiguity")),
     *("agent_daemon.contract.versions", "agent_daemon.contract.health"),

@@ -81,7 +81,10 @@ def watch(ctx: typer.Context, rollout: Number = None, output: Output = None) -> 
 @app.command()
 def resume(
     ctx: typer.Context,
-    rollout: Number = None,
+    rollout: Annotated[
+        int | None,
+        typer.Argument(metavar="[ROLLOUT]", min=1, help="Its number; else the newest that has not ended."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Take over from whoever is at work on it, or on its devices.")
     ] = False,
@@ -126,4 +129,12 @@ def _chosen(ctx: typer.Context, rollout: int | None) -> int:
     from edgectl.inventory import queries, rollout_queries
 
     with queries.reading(settings_of(ctx).database) as connection:
-        return int(rollout_queries.rollout(connection, rollout)["rollout"])
+        if rollout is not None:
+            return int(rollout_queries.rollout(connection, rollout)["rollout"])
+        row, newest = rollout_queries.to_resume(connection), rollout_queries.rollout(connection)
+    if row["rollout"] != newest["rollout"]:
+        talk(
+            f"rollout {newest['rollout']} is {newest['state']}: going on with rollout {row['rollout']}, "
+            f"which is {row['state']}"
+        )
+    return int(row["rollout"])

@@ -19,6 +19,9 @@ OUTCOMES = (
 )
 """The columns of `rollout_status` that count devices by outcome."""
 
+_OPEN = ("running", "paused", "halted", "interrupted", "waiting")
+_RECENT = 100
+
 
 def rollouts(connection: sqlite3.Connection, limit: int = 20) -> list[Row]:
     """The newest `limit` rollouts, newest first, as rows of `rollout_status`; the policy as a mapping."""
@@ -42,6 +45,13 @@ def rollout(connection: sqlite3.Connection, number: int | None = None) -> Row:
     if not rows:
         raise InventoryError(f"there is no rollout {number}", "see them with: edgectl rollout list")
     return _looked_for(connection, rows)[0]
+
+
+def to_resume(connection: sqlite3.Connection) -> Row:
+    """The newest rollout that has not come to its end, among the newest `_RECENT`; where all have, the newest. Raises
+    InventoryError when there is none."""
+    open_ones = (row for row in rollouts(connection, _RECENT) if row["state"] in _OPEN)
+    return next(open_ones, None) or rollout(connection)
 
 
 def rollout_devices(connection: sqlite3.Connection, number: int) -> list[Row]:

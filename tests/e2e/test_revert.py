@@ -117,6 +117,19 @@ def test_the_command_outlives_a_restart_of_the_agent(
     assert serving.state()["active_number"] == 1
 
 
+def test_a_release_is_probed_with_its_own_system_prompt(
+    edgectl: Edgectl, serving: AgentProcess, other_model: Path, tmp_path: Path
+) -> None:
+    # Longer than the context: every client would be refused.
+    wordy = manifests.model(other_model, system_prompt="Be brief. " * 300)
+    done = edgectl.deploy(manifests.write(tmp_path / "wordy.yaml", {"assistant": wordy}))
+    (result,) = done.json["devices"]
+    assert (done.code, result["outcome"]) == (1, "reverted")
+    assert result["reason"].startswith("probe failed: assistant: "), result
+    assert "512" in result["reason"], result
+    assert serving.state()["active_number"] == 1
+
+
 def test_the_table_says_so_too(edgectl: Edgectl, serving: AgentProcess, tmp_path: Path) -> None:
     source = models.silent(tmp_path)
     source = source.rename(tmp_path / "mute.gguf")

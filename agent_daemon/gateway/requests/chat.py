@@ -10,9 +10,10 @@ from agent_daemon.gateway.errors import invalid
 from agent_daemon.gateway.requests import answer_format
 from agent_daemon.gateway.requests.answer_format import ResponseFormat
 from agent_daemon.gateway.requests.body import Json, never, refuse
-from agent_daemon.gateway.requests.messages import Message, with_manner
+from agent_daemon.gateway.requests.messages import Message
 from agent_daemon.gateway.requests.sampling_fields import GenerationFields
 from agent_daemon.gateway.requests.tools import ChatChoice, ChatTools, Mode, Tools, choose, not_both
+from agent_daemon.manner import with_manner
 from agent_daemon.worker_messages import Constraint, Generate
 
 _OF_THE_GATEWAY = frozenset({"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"})

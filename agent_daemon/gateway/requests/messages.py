@@ -1,6 +1,5 @@
 """A chat's messages, from OpenAI's many shapes to the one that chat templates expect. PURE."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -85,11 +84,3 @@ def called(identity: str | None, name: str, arguments: str) -> dict[str, Any]:
         "function": {"name": name, "arguments": arguments if parsed is None else parsed},
     }
     return call if identity is None else {"id": identity, **call}
-
-
-def with_manner(messages: Iterable[dict[str, Any]], system_prompt: str | None) -> tuple[dict[str, Any], ...]:
-    """The messages, behind the manifest's system prompt where the client sent none."""
-    given = tuple(messages)
-    if system_prompt and not any(message["role"] == "system" for message in given):
-        return ({"role": "system", "content": system_prompt}, *given)
-    return given

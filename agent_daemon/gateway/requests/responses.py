@@ -11,9 +11,9 @@ from agent_daemon.gateway.requests.answer_format import TextFormat
 from agent_daemon.gateway.requests.body import Form, never, refuse
 from agent_daemon.gateway.requests.items import Item
 from agent_daemon.gateway.requests.items import conversation as turns
-from agent_daemon.gateway.requests.messages import with_manner
 from agent_daemon.gateway.requests.sampling_fields import SamplingFields, Switch
 from agent_daemon.gateway.requests.tools import FlatChoice, FlatTools, Mode, Tools, choose, not_both
+from agent_daemon.manner import with_manner
 from agent_daemon.worker_messages import Constraint, Generate
 
 _NothingKept = Annotated[None, never("nothing is kept on this device; send the whole conversation as input")]

@@ -8,8 +8,9 @@ from pydantic import Field
 from agent_daemon.contract.release import ServedModel
 from agent_daemon.gateway.errors import invalid
 from agent_daemon.gateway.requests.body import Form
-from agent_daemon.gateway.requests.messages import Message, with_manner
+from agent_daemon.gateway.requests.messages import Message
 from agent_daemon.gateway.requests.tools import ChatTools, Tools, choose
+from agent_daemon.manner import with_manner
 from agent_daemon.worker_messages import Tokenize
 
 

@@ -284,6 +284,18 @@ def test_whoever_resumes_what_somebody_leads_is_told(fleet: Repository, edgectl:
     assert fleet.rollout(1).owner == ANNA
 
 
+def test_resuming_goes_on_with_the_one_that_has_not_ended_and_says_so(
+    fleet: Repository, edgectl: Run
+) -> None:
+    for devices, number in (("0", 1), ("1", 2), ("2", 2)):
+        opened(fleet, devices, number, by=ANNA)
+    fleet.set_state(1, "paused")
+    fleet.set_state(3, "finished")
+    fleet.abort_rollout(2, ANNA)
+    said = edgectl("rollout", "resume").err.splitlines()
+    assert said[0] == "rollout 3 is finished: going on with rollout 1, which is paused"
+
+
 def test_the_audit_says_who_did_what(fleet: Repository, edgectl: Run, database: Path) -> None:
     opened(fleet, "01", by=ANNA)
     edgectl("rollout", "abort", "1", "--reason", "wrong model")

@@ -17,7 +17,7 @@ import pytest
 
 from agent_daemon.contract.wire import Outcome
 from edgectl.errors import Busy, EdgectlError, InventoryError, LeaseLost, UsageError
-from edgectl.inventory import queries
+from edgectl.inventory import queries, rollout_queries
 from edgectl.inventory.repository import Repository
 from edgectl.inventory.values import Rollout, RolloutPart, RolloutState
 from edgectl.rollouts import owner
@@ -86,6 +86,27 @@ def status(path: Path, rollout: int) -> dict[str, Any]:
         cursor = connection.execute("SELECT * FROM rollout_status WHERE rollout = ?", (rollout,))
         (row,) = cursor.fetchall()
         return dict(zip((column[0] for column in cursor.description), row, strict=True))
+
+
+def test_what_is_resumed_unnamed_is_the_newest_that_has_not_ended(fleet: Repository, path: Path) -> None:
+    def chosen() -> int:
+        with queries.reading(path) as connection:
+            return int(rollout_queries.to_resume(connection)["rollout"])
+
+    with pytest.raises(InventoryError, match="no rollout yet"):
+        chosen()
+    for names, number in (("a", 1), ("b", 1), ("c", 2), ("d", 3)):
+        opened(fleet, names, number)
+    assert chosen() == 4  # somebody leads it, and whoever resumes it is told so
+    fleet.set_state(4, "finished")
+    fleet.set_state(3, "finished")
+    fleet.set_state(2, "paused")
+    assert chosen() == 2
+    fleet.set_state(3, "halted", "too many failed")
+    assert chosen() == 3
+    for number in (1, 2, 3):
+        fleet.abort_rollout(number, ME)
+    assert chosen() == 4
 
 
 def test_an_opened_rollout_is_recorded_whole(fleet: Repository, path: Path) -> None:
