@@ -51,12 +51,13 @@ _OUTCOMES = {
     ActivationState.REVERT_FAILED: Outcome.REVERT_FAILED,
 }
 _log = logging.getLogger(__name__)
+_BEFORE = frozenset({ActivationState.STAGING, ActivationState.STAGED})
 _BUSY = frozenset({ActivationState.ACTIVATING, ActivationState.PROBING, ActivationState.REVERTING})
 
 
 class Activator:
     """Owns the switch between releases. `free_memory` measures what is free, in a thread, and `measure` what a model
-    would take; `publish` is called after each event."""
+    would take; `publish` is called after each event, and may not wait."""
 
     def __init__(
         self,
@@ -96,23 +97,20 @@ class Activator:
         digest = release.digest()
         if not self.admits(release, retry):
             return Staged(operation=self._running(digest))
-        self._journal.keep_release(release)
         missing = self.missing(release)
-        if digest == self._journal.active() and not missing and not self._exchange.stale(release):
-            return Staged()
-        latest = self._journal.latest()
-        if (
-            latest
-            and latest.state in (ActivationState.STAGING, ActivationState.STAGED)
-            and not _ended(latest)
-        ):
-            if latest.release == digest:
-                return Staged(operation=latest, missing=missing)
-            self._journal.advance(
-                latest.id, latest.state, reason="another release came first", outcome=Outcome.SUPERSEDED
-            )
-        operation = self._journal.begin(digest, release.number)
-        self._tell()
+        with self._journal.step():
+            self._journal.keep_release(release)
+            if digest == self._journal.active() and not missing and not self._exchange.stale(release):
+                return Staged()
+            latest = self._journal.latest()
+            if latest and latest.state in _BEFORE and not _ended(latest):
+                if latest.release == digest:
+                    return Staged(operation=latest, missing=missing)
+                self._journal.advance(
+                    latest.id, latest.state, reason="another release came first", outcome=Outcome.SUPERSEDED
+                )
+            operation = self._journal.begin(digest, release.number)
+        self._publish()
         return Staged(operation=operation, missing=missing)
 
     def admits(self, release: DeviceRelease, retry: bool) -> bool:
@@ -152,14 +150,15 @@ class Activator:
                 f"{release.label} cannot be activated: {len(missing)} of {len(release.blobs())} files are missing",
                 "send them first; what has arrived is kept",
             )
-        operation = self._journal.latest()
-        if operation is None or operation.release != digest or _ended(operation):
-            operation = self._journal.begin(digest, release.number)
-        if retry:
-            self._journal.pardon(digest)
-        if operation.state is ActivationState.STAGING:
-            operation = self._enter(operation, Happening.BLOBS_COMPLETE)
-        self._journal.ask(operation.id)
+        with self._journal.step():
+            operation = self._journal.latest()
+            if operation is None or operation.release != digest or _ended(operation):
+                operation = self._journal.begin(digest, release.number)
+            if retry:
+                self._journal.pardon(digest)
+            if operation.state is ActivationState.STAGING:
+                operation = self._enter(operation, Happening.BLOBS_COMPLETE)
+            self._journal.ask(operation.id)
         self._measuring = operation.id
         self._begin(operation, Happening.ACTIVATE)
         return operation
@@ -299,7 +298,7 @@ class Activator:
         entered = self._journal.advance(operation.id, state, reason=reason, outcome=outcome)
         if state in TERMINAL_STATES:
             self._unsettled = operation.id
-        self._tell()
+        self._publish()
         return entered
 
     async def _perform(self, action: Action, operation: Operation) -> tuple[Happening | None, str | None]:
@@ -372,20 +371,13 @@ class Activator:
         except NotFound:
             return None
 
-    def _tell(self) -> None:
-        """What cannot be told now stays in the journal, and is told with what comes next. It holds up no step."""
-        try:
-            self._publish()
-        except Exception:  # noqa: BLE001
-            _log.exception("an event could not be reported yet")
-
     def _note(self, operation: Operation, text: str) -> None:
         """What is only told of a state: an activation does not depend on whether it can be written."""
         try:
             self._journal.note(operation, text)
         except JournalUnwritable as error:
             _log.error("%s", error)
-        self._tell()
+        self._publish()
 
 
 def _ended(operation: Operation) -> bool:

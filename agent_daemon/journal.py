@@ -44,11 +44,11 @@ the journal as it is."""
 
 
 class Journal:
-    """One file. Safe to call from several threads; each call is one transaction. Raises UsageProblem when the
-    file belongs to a newer version of the agent."""
+    """One file. Safe to call from several threads; each call is one transaction, but for those within a `step`. Raises
+    UsageProblem when the file belongs to a newer version of the agent."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -69,9 +69,19 @@ class Journal:
             self._db.close()
 
     @contextmanager
+    def step(self) -> Iterator[None]:
+        """All calls of this thread inside are one transaction: a disk takes as long to keep many as to keep one. Raises
+        JournalUnwritable, and nothing of it has happened then."""
+        with self._transaction():
+            yield
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One durable step. Raises JournalUnwritable, and nothing of it has happened then."""
+        """One durable step, or a part of the one that is under way."""
         with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db

@@ -44,7 +44,8 @@ class Reporting:
         self._drift = drift
         self._began = time.monotonic()
         self._kept: deque[tuple[RecordKind, BaseModel, float]] = deque(maxlen=_MOST_KEPT)
-        self._keeping = threading.Lock()
+        self._keeping, self._bringing = threading.Lock(), threading.Lock()
+        self._events = asyncio.Event()
         self._failing = False
 
     def worker(self, event: WorkerEvent) -> None:
@@ -69,10 +70,17 @@ class Reporting:
         self._wake()
 
     def publish(self) -> None:
-        """Brings activation events from the journal to the spool: each at least once, in order. What cannot be
-        written now, because the disk is full, is brought there later."""
-        self._bring_events()
-        self._wake()
+        """Says that the journal has events to tell. Nobody waits for the disk: `tell` brings them to the spool."""
+        self._events.set()
+
+    async def tell(self) -> None:
+        """Brings activation events from the journal to the spool, each at least once, in order, until cancelled. What
+        cannot be written now, because the disk is full, is brought there later."""
+        while True:
+            await self._events.wait()
+            self._events.clear()
+            await asyncio.to_thread(self._bring_events)
+            self._wake()
 
     async def drifted(self) -> None:
         """Tells at once that something is otherwise than before; while the spool cannot be written, with the next
@@ -86,7 +94,7 @@ class Reporting:
     async def flush(self) -> None:
         """Everything that could be reported now is in the spool afterwards: facts, heartbeat, the open minute. Raises
         AgentError when the spool cannot be written."""
-        self._bring_events()
+        await asyncio.to_thread(self._bring_events)
         await asyncio.to_thread(self._bring_kept)
         facts = await self._detect()
         await asyncio.to_thread(self._spool.append, RecordKind.FACTS, facts)
@@ -102,7 +110,7 @@ class Reporting:
                 if not told:
                     await asyncio.to_thread(self._spool.append, RecordKind.FACTS, await self._detect())
                 told = True
-                self._bring_events()
+                await asyncio.to_thread(self._bring_events)
                 await asyncio.to_thread(self._bring_kept)
                 await self._append_heartbeat()
                 await asyncio.to_thread(self._spool.close_minutes, time.time())
@@ -132,9 +140,11 @@ class Reporting:
 
     def _bring_events(self) -> None:
         try:
-            for identity, at, event in self._journal.unreported():
-                self._spool.append(RecordKind.ACTIVATION, event, at)
-                self._journal.reported(identity)
+            # By one at a time: two would tell the same.
+            with self._bringing:
+                for identity, at, event in self._journal.unreported():
+                    self._spool.append(RecordKind.ACTIVATION, event, at)
+                    self._journal.reported(identity)
         except AgentError as error:
             self._went_wrong(error)
 

@@ -224,6 +224,7 @@ class Service:
 
     def _loops(self) -> Iterator[Coroutine[None, None, None]]:
         """What goes on beside serving, until the end."""
+        yield self._reporting.tell()
         yield self._reporting.beat()
         yield self._residents.run()
         yield self._bandwidth.run(self._facts, self._reporting.facts)

@@ -179,6 +179,30 @@ def test_a_change_that_fails_halfway_leaves_nothing(path: Path) -> None:
     assert (journal.active(), journal.latest()) == (None, operation)
 
 
+def test_a_step_is_there_as_a_whole_or_not_at_all(path: Path) -> None:
+    journal, other = opened(path), opened(path)
+    with journal.step():
+        operation = begun(journal, device_release())
+        journal.advance(operation.id, S.STAGED)
+        journal.ask(operation.id)
+        assert (other.latest(), other.releases()) == (None, {})
+    found = other.latest()
+    assert found is not None
+    assert (found.state, other.asked_again(operation.id, 3)) == (S.STAGED, True)
+
+    def halfway(error: Exception) -> None:
+        with journal.step():
+            journal.advance(operation.id, S.ACTIVATING)
+            raise error
+
+    with pytest.raises(NotFound, match="no more"):
+        halfway(NotFound("no more"))
+    with pytest.raises(JournalUnwritable, match="the disk is full"):
+        halfway(sqlite3.OperationalError("the disk is full"))
+    assert (journal.latest(), len(journal.events(operation.id, 0))) == (found, 1)
+    assert journal.advance(operation.id, S.ACTIVATING).state is S.ACTIVATING
+
+
 def test_a_commit_that_the_disk_does_not_take_leaves_nothing_and_is_not_in_the_way_of_the_next(
     path: Path,
 ) -> None:

@@ -79,13 +79,49 @@ def test_an_activation_goes_on_and_its_events_follow_later(device: Device, tmp_p
     operation = device.journal.begin(digest, 1)
     device.disk(full=True)
     device.journal.advance(operation.id, ActivationState.STAGED, reason="x" * 5000)
-    device.reporting.publish()
+    asyncio.run(published(device))
     assert device.told(RecordKind.ACTIVATION) == []
     assert device.woken == 1
     device.disk(full=False)
     asyncio.run(device.reporting.flush())
     asyncio.run(device.reporting.flush())
     assert len(device.told(RecordKind.ACTIVATION)) == 1
+
+
+async def published(device: Device) -> None:
+    """Lives until what was published has been brought on its way."""
+    telling = asyncio.create_task(device.reporting.tell())
+    before = device.woken
+    device.reporting.publish()
+    async with asyncio.timeout(20):
+        while device.woken == before:
+            await asyncio.sleep(0.01)
+    telling.cancel()
+
+
+def test_whoever_publishes_does_not_wait_and_every_event_is_told_once_and_in_order(
+    device: Device, tmp_path: Path
+) -> None:
+    release = releases.release(releases.served("assistant", tiny_model("templated")))
+    digest = device.journal.keep_release(release)
+    operation = device.journal.begin(digest, 1)
+    reasons = [f"reason {number}" for number in range(20)]
+
+    async def live() -> None:
+        telling = asyncio.create_task(device.reporting.tell())
+        for number, reason in enumerate(reasons):
+            device.journal.advance(operation.id, ActivationState.STAGED, reason=reason)
+            device.reporting.publish()
+            if number % 7 == 3:
+                # Somebody who collects meanwhile tells nothing twice.
+                await device.reporting.flush()
+        async with asyncio.timeout(20):
+            while device.journal.unreported():
+                await asyncio.sleep(0.01)
+        telling.cancel()
+
+    asyncio.run(live())
+    assert device.told(RecordKind.ACTIVATION) == reasons
 
 
 def test_flush_says_that_the_disk_is_full(device: Device) -> None:
