@@ -10,7 +10,7 @@ from agent_daemon.contract.health import Health, HealthClock
 from agent_daemon.contract.release import DeviceRelease, Probe, ServedModel
 from agent_daemon.contract.wire import WorkerStatus
 from agent_daemon.errors import WorkerFailure
-from agent_daemon.manner import with_manner
+from agent_daemon.probe_conversations import Messages, conversations
 from agent_daemon.residency import LOAD_SECONDS, Residents
 from agent_daemon.supervisor import Supervisor
 from agent_daemon.worker_messages import Choosing, Done, Generate, Refused
@@ -117,26 +117,37 @@ def _check_offload(model: ServedModel, status: WorkerStatus) -> None:
 
 
 async def _check_answer(model: ServedModel, probe: Probe, process: WorkerProcess) -> None:
-    request = Generate(
-        id=0,
-        messages=with_manner(({"role": "user", "content": probe.prompt},), model.system_prompt),
-        sampling=Choosing(temperature=0),
-        max_tokens=probe.max_tokens,
-    )
+    asked = await conversations(model, probe.prompt, process)
+    if isinstance(asked, Refused):
+        raise ProbeFailed(f"{model.name}: {asked.message}")
+    for messages in asked:
+        done = await _answered(model, probe, process, messages)
+        if done.completion_tokens:
+            _check_speed(model, probe, done)
+            return
+    # At temperature 0 the same prompt gets the same answer: trying again would change nothing.
+    raise ProbeFailed(f"{model.name}: answered the probe with nothing")
+
+
+async def _answered(model: ServedModel, probe: Probe, process: WorkerProcess, messages: Messages) -> Done:
+    request = Generate(id=0, messages=messages, sampling=Choosing(temperature=0), max_tokens=probe.max_tokens)
+    done: Done | None = None
     async for event in process.generate(request):
         if isinstance(event, Refused):
             raise ProbeFailed(f"{model.name}: {event.message}")
-        if not isinstance(event, Done):
-            continue
-        if event.completion_tokens == 0:
-            # At temperature 0 the same prompt gets the same answer: trying again would change nothing.
-            raise ProbeFailed(f"{model.name}: answered the probe with nothing")
-        # The first token comes out of the prompt's own computation and says nothing about speed.
-        steps = event.completion_tokens - 1
-        speed = steps / event.seconds if steps and event.seconds else None
-        floor = probe.min_tokens_per_second
-        if floor is not None and speed is not None and speed < floor:
-            raise _NotYet(f"{model.name}: {speed:.1f} tokens/s, the manifest asks for at least {floor:g}")
+        if isinstance(event, Done):
+            done = event
+    assert done is not None  # without one, generate raises
+    return done
+
+
+def _check_speed(model: ServedModel, probe: Probe, done: Done) -> None:
+    # The first token comes out of the prompt's own computation and says nothing about speed.
+    steps = done.completion_tokens - 1
+    speed = steps / done.seconds if steps and done.seconds else None
+    floor = probe.min_tokens_per_second
+    if floor is not None and speed is not None and speed < floor:
+        raise _NotYet(f"{model.name}: {speed:.1f} tokens/s, the manifest asks for at least {floor:g}")
 
 
 async def _check_vector(model: ServedModel, process: WorkerProcess) -> None:

@@ -46,7 +46,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
             activator reporting counting
             exchange
             judgement preflight loading measured bandwidth fitted swarming
-            probe residency serving runtime_probe wellness drift disk_room integrity supervisor activation store journal
+            probe
+            probe_conversations
+            residency serving runtime_probe wellness drift disk_room integrity supervisor activation store journal
             spool spool_file metrics
             swarm swarm_files
             worker worker_process facts telemetry eviction free_memory
