@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from agent_daemon import probe
 from agent_daemon.activation import Action, Happening, choose_strategy, transition
+from agent_daemon.changes import Changes
 from agent_daemon.contract.release import DeviceRelease
 from agent_daemon.contract.wire import (
     TERMINAL_STATES,
@@ -86,6 +87,8 @@ class Activator:
         """How often somebody has brought a release: whatever the device fetches by itself steps back then."""
         self.pushed_at = -math.inf
         """When that was last, on the monotonic clock."""
+        self.changes = Changes()
+        """Told whenever an operation has a new event, or has come to its end."""
 
     # -- what the control API asks for -----------------------------------------------------------------
 
@@ -110,7 +113,7 @@ class Activator:
                     latest.id, latest.state, reason="another release came first", outcome=Outcome.SUPERSEDED
                 )
             operation = self._journal.begin(digest, release.number)
-        self._publish()
+        self._tell()
         return Staged(operation=operation, missing=missing)
 
     def admits(self, release: DeviceRelease, retry: bool) -> bool:
@@ -298,7 +301,7 @@ class Activator:
         entered = self._journal.advance(operation.id, state, reason=reason, outcome=outcome)
         if state in TERMINAL_STATES:
             self._unsettled = operation.id
-        self._publish()
+        self._tell()
         return entered
 
     async def _perform(self, action: Action, operation: Operation) -> tuple[Happening | None, str | None]:
@@ -314,6 +317,7 @@ class Activator:
                 active = self._active_release()
                 await self._exchange.serve(active)
                 self._unsettled = None
+                self.changes.tell()
                 self._exchange.let_go(active)
             case Action.RESTORE_OLD:
                 return await self._restore()
@@ -371,13 +375,17 @@ class Activator:
         except NotFound:
             return None
 
+    def _tell(self) -> None:
+        self._publish()
+        self.changes.tell()
+
     def _note(self, operation: Operation, text: str) -> None:
         """What is only told of a state: an activation does not depend on whether it can be written."""
         try:
             self._journal.note(operation, text)
         except JournalUnwritable as error:
             _log.error("%s", error)
-        self._publish()
+        self._tell()
 
 
 def _ended(operation: Operation) -> bool:

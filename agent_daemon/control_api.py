@@ -1,6 +1,7 @@
 """The administrative API, on a Unix socket only: blobs, releases, state, reports, logs."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -46,7 +47,8 @@ from agent_daemon.swarming import Swarms
 _WRITE_SIZE = 1024 * 1024
 _BODY_LIMIT = 8 * 1024 * 1024
 _LONGEST_WAIT = 20.0
-_POLL = 0.02
+_LOOK_AGAIN = 0.5
+"""Seconds until the journal is looked at whether the activator told of a change or not."""
 """Seconds from one look for an event to the next; the last of a rollout's devices is waited for."""
 
 Detect = Callable[[], Awaitable[Facts]]
@@ -133,12 +135,14 @@ class ControlApi:
         """Waits up to `wait` seconds for an event after the cursor `after`."""
         operation = request.path_params["operation"]
         after, wait = _number(request, "after", 0), min(_number(request, "wait", 0), _LONGEST_WAIT)
-        for _ in range(int(wait / _POLL) + 1):
+        deadline = time.monotonic() + wait
+        while True:
             settled = self._activator.settled(operation)
             events = self._journal.events(operation, int(after))
-            if events or settled:
+            left = deadline - time.monotonic()
+            if events or settled or left <= 0:
                 break
-            await asyncio.sleep(_POLL)
+            await self._activator.changes.next(min(left, _LOOK_AGAIN))
         cursor = events[-1][0] if events else int(after)
         return _answer(EventPage(events=tuple(event for _, event in events), next=cursor, done=settled))
 
