@@ -18,6 +18,8 @@ from agent_daemon.journal import Journal
 from agent_daemon.spool import Spool
 
 _HEARTBEAT_SECONDS = 60.0
+_GATHER_SECONDS = 0.3
+"""Events of an activation come close together, while it waits for the same disk: they are told together."""
 _MOST_KEPT = 1000
 """Reports that wait in memory while the spool cannot take them; the oldest goes first."""
 _log = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ class Reporting:
         cannot be written now, because the disk is full, is brought there later."""
         while True:
             await self._events.wait()
+            await asyncio.sleep(_GATHER_SECONDS)
             self._events.clear()
             await asyncio.to_thread(self._bring_events)
             self._wake()
@@ -142,9 +145,15 @@ class Reporting:
         try:
             # By one at a time: two would tell the same.
             with self._bringing:
-                for identity, at, event in self._journal.unreported():
-                    self._spool.append(RecordKind.ACTIVATION, event, at)
-                    self._journal.reported(identity)
+                events = self._journal.unreported()
+                if not events:
+                    return
+                with self._spool.step():
+                    for _, at, event in events:
+                        self._spool.append(RecordKind.ACTIVATION, event, at)
+                with self._journal.step():
+                    for identity, _, _ in events:
+                        self._journal.reported(identity)
         except AgentError as error:
             self._went_wrong(error)
 

@@ -62,7 +62,7 @@ class Spool:
     def __init__(self, path: Path, most_records: int = MOST_RECORDS) -> None:
         self._path = path
         self._most = most_records
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._connection = spool_file.open_file(path)
         self.epoch = str(self._meta("epoch"))
         self._waiting = self._count_waiting()
@@ -145,6 +145,12 @@ class Spool:
         with self._lock:
             self._connection.close()
 
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """What this thread keeps inside is one transaction: durable at its end, as a whole or not at all."""
+        with self._transaction():
+            yield
+
     # -- inside a transaction ----------------------------------------------------------------------------
 
     def _insert(self, kind: RecordKind, body: dict[str, Any], at: float) -> int:
@@ -179,8 +185,12 @@ class Spool:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One durable step, alone among the threads; sqlite3's errors leave as sentences."""
+        """One durable step, alone among the threads, or a part of the one that is under way; sqlite3's errors leave as
+        sentences."""
         with self._lock:
+            if self._connection.in_transaction:
+                yield self._connection
+                return
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection

@@ -103,6 +103,25 @@ def test_only_the_newest_heartbeat_and_facts_wait_under_new_numbers(path: Path) 
     spool.close()
 
 
+def test_a_step_is_kept_as_a_whole_or_not_at_all(path: Path) -> None:
+    spool, other = Spool(path), Spool(path)
+    with spool.step():
+        spool.append(RecordKind.WORKER, {"n": 1})
+        spool.append(RecordKind.WORKER, {"n": 2})
+
+    def halfway() -> None:
+        with spool.step():
+            spool.append(RecordKind.WORKER, {"n": 3})
+            raise OSError
+
+    with pytest.raises(OSError, match="^$"):
+        halfway()
+    spool.append(RecordKind.WORKER, {"n": 4})
+    assert [record.body for record in other.check_in("a1").records] == [{"n": 1}, {"n": 2}, {"n": 4}]
+    spool.close()
+    other.close()
+
+
 def test_an_acknowledgement_for_another_spool_is_ignored(path: Path) -> None:
     spool = Spool(path)
     assert spool.acknowledge(Ack(epoch=spool.epoch, seq=1)) is False
