@@ -48,7 +48,7 @@ class Journal:
     UsageProblem when the file belongs to a newer version of the agent."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.RLock()
+        self._lock, self._stepping = threading.RLock(), False
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -79,9 +79,10 @@ class Journal:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """One durable step, or a part of the one that is under way."""
         with self._lock:
-            if self._db.in_transaction:
+            if self._stepping:
                 yield self._db
                 return
+            self._stepping = True
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
@@ -97,6 +98,8 @@ class Journal:
                         f"the journal cannot be written: {error}", "free some disk space on the device"
                     ) from error
                 raise
+            finally:
+                self._stepping = False
 
     # -- releases --------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Spool:
     def __init__(self, path: Path, most_records: int = MOST_RECORDS) -> None:
         self._path = path
         self._most = most_records
-        self._lock = threading.RLock()
+        self._lock, self._stepping = threading.RLock(), False
         self._connection = spool_file.open_file(path)
         self.epoch = str(self._meta("epoch"))
         self._waiting = self._count_waiting()
@@ -188,9 +188,10 @@ class Spool:
         """One durable step, alone among the threads, or a part of the one that is under way; sqlite3's errors leave as
         sentences."""
         with self._lock:
-            if self._connection.in_transaction:
+            if self._stepping:
                 yield self._connection
                 return
+            self._stepping = True
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
@@ -204,6 +205,8 @@ class Spool:
                 if spool_file.code(error) == sqlite3.SQLITE_FULL:
                     raise NoSpace(f"the disk is full: reports cannot be kept in {self._path}") from error
                 raise AgentError(f"reports cannot be kept in {self._path}: {error}") from error
+            finally:
+                self._stepping = False
 
 
 def _usage(row: sqlite3.Row) -> Usage:

@@ -7,6 +7,7 @@ deployed twice is the same release: that is what makes a quarantine hold and a d
 
 import json
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, StringConstraints
@@ -146,11 +147,8 @@ class ServedModel(Value):
     def engine_key(self) -> str:
         """Digest of what a worker must be restarted for. Two served models with the same key share weights and
         settings, so a release that changes only a name, a prompt or sampling keeps its workers."""
-        placement = _settled(self.placement, self.placement.model_dump(mode="json", exclude={"predicted"}))
-        content = {"artifact": self.artifact.digest, "task": self.task, "placement": placement}
-        if self.adapters:
-            content["adapters"] = [[each.name, each.artifact.digest, each.scale] for each in self.adapters]
-        return digests.of_bytes(json.dumps(content, sort_keys=True).encode())
+        adapters = tuple((each.name, each.artifact.digest, each.scale) for each in self.adapters)
+        return _engine_key(self.artifact.digest, self.task, self.placement, adapters)
 
 
 class Probe(Value):
@@ -216,6 +214,18 @@ class DeviceRelease(Value):
 
 Lean = Annotated[DeviceRelease, PlainSerializer(lambda release: release.lean(), return_type=dict[str, Any])]
 """A release as a message carries it."""
+
+
+@lru_cache(maxsize=256)
+def _engine_key(
+    artifact: str, task: Task, placement: Placement, adapters: tuple[tuple[str, str, float], ...]
+) -> str:
+    """Kept, because whoever looks at workers asks for it again and again."""
+    settled = _settled(placement, placement.model_dump(mode="json", exclude={"predicted"}))
+    content: dict[str, Any] = {"artifact": artifact, "task": task, "placement": settled}
+    if adapters:
+        content["adapters"] = adapters
+    return digests.of_bytes(json.dumps(content, sort_keys=True).encode())
 
 
 def _settled(value: object, dumped: Any) -> Any:
