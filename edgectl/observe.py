@@ -75,10 +75,10 @@ def check_identity(device: Device, hello: Hello) -> None:
 
 def record(repository: "Repository", sightings: Sequence[Sighting]) -> None:
     """Brings what was seen into the inventory: facts, and who could not be reached. Raises InventoryError."""
+    seen = {each.device.name: each.facts for each in sightings if each.facts is not None}
+    repository.save_all_facts(seen)
     for sighting in sightings:
-        if sighting.facts is not None:
-            repository.save_facts(sighting.device.name, sighting.facts)
-        elif sighting.error is not None:
+        if sighting.facts is None and sighting.error is not None:
             record_error(repository, sighting.device.name, sighting.error)
 
 

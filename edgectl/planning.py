@@ -112,14 +112,15 @@ def prepare_rollback(
         repository.release(number)  # a number that never was is an error, not a refusal on every device
     sightings = look(devices)
     record(repository, sightings)
+    if number is None:
+        before = {each.device.name: _release_before(repository, each) for each in sightings}
+        why = "no release was committed here before the current one"
+    else:
+        before = {**repository.device_releases({device.name: number for device in devices})}
+        why = f"r{number} was never made for this device"
     desired: dict[str, Desired] = {}
-    for device, sighting in zip(devices, sightings, strict=True):
-        if number is None:
-            target = _release_before(repository, sighting)
-            why = "no release was committed here before the current one"
-        else:
-            target = repository.device_release(number, device.name)
-            why = f"r{number} was never made for this device"
+    for device in devices:
+        target = before.get(device.name)
         desired[device.name] = Desired(target, refusal=None if target else why)
     label = f"r{number}" if number is not None else "the previous release"
     return Prepared(diff(label, desired, observed(sightings), retry=retry), {}, None, sightings, ())

@@ -73,11 +73,13 @@ def resume(
         devices = [registered[place.device] for place in waiting if place.device in registered]
         sightings = couriers.observe(devices)
         record(repository, sightings)
+        numbers = {place.device: place.release_number for place in waiting if place.release_number}
+        targets = repository.device_releases(numbers)
         desired: dict[str, Desired] = {}
         for place in waiting:
-            target = place.release_number and repository.device_release(place.release_number, place.device)
+            target = targets.get(place.device)
             desired[place.device] = Desired(
-                target or None,
+                target,
                 None if target else "it has no release: what it is was not known; deploy again",
             )
         retry = retry or undertaking.retry

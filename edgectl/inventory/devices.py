@@ -10,9 +10,11 @@ from sqlmodel import Session, col, delete, select
 from agent_daemon.contract.wire import Facts
 from edgectl.errors import InventoryError
 from edgectl.inventory.models import DeviceFactsRow, DeviceRow, DeviceTokenRow
-from edgectl.inventory.sessions import Sessions, device_id, find_device
+from edgectl.inventory.sessions import Sessions, device_id, find_device, portions
 from edgectl.inventory.summaries import facts_columns
 from edgectl.inventory.values import Device
+
+_AT_ONCE = 100
 
 
 class Devices(Sessions):
@@ -117,6 +119,14 @@ class Devices(Sessions):
         with self._transaction() as session:
             row = find_device(session, name)
             store_facts(session, row, facts, time.time() if received_at is None else received_at, sent_at)
+
+    def save_all_facts(self, seen: Mapping[str, Facts]) -> None:
+        """As `save_facts` for many devices that were seen just now. Raises InventoryError."""
+        for names in portions(seen, _AT_ONCE):
+            # Not all of them in one: the inventory is locked meanwhile.
+            with self._transaction() as session:
+                for name in names:
+                    store_facts(session, find_device(session, name), seen[name], time.time(), None)
 
 
 def store_facts(

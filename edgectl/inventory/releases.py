@@ -11,9 +11,12 @@ from agent_daemon.contract import digest as digests
 from agent_daemon.contract.release import DeviceRelease
 from agent_daemon.contract.wire import Outcome
 from edgectl.errors import InventoryError
-from edgectl.inventory.models import DeviceReleaseRow, ReleaseRow
-from edgectl.inventory.sessions import Sessions, device_id, find_device
+from edgectl.inventory.models import DeviceReleaseRow, DeviceRow, ReleaseRow
+from edgectl.inventory.sessions import Sessions, device_id, find_device, portions
 from edgectl.inventory.values import Release
+
+_AT_ONCE = 500
+"""Names in one question; SQLite takes 32,766 values."""
 
 
 class Releases(Sessions):
@@ -80,6 +83,23 @@ class Releases(Sessions):
         """
         with self._transaction() as session:
             return stored_release(session, number, device_id(find_device(session, device)))
+
+    def device_releases(self, numbers: Mapping[str, int]) -> dict[str, DeviceRelease]:
+        """What devices are to serve, each under the release of the number given for it, by name: for a whole fleet at the
+        price of a few questions. Devices that are not known, or that the release is not for, are left out."""
+        found: dict[str, DeviceRelease] = {}
+        with self._transaction() as session:
+            for names in portions(numbers, _AT_ONCE):
+                rows = session.exec(
+                    select(DeviceRow.name, DeviceReleaseRow.release_number, DeviceReleaseRow.spec)
+                    .join(DeviceReleaseRow, col(DeviceReleaseRow.device_id) == col(DeviceRow.id))
+                    .where(col(DeviceRow.name).in_(names), col(DeviceRow.removed_at).is_(None))
+                    .where(col(DeviceReleaseRow.release_number).in_({numbers[name] for name in names}))
+                )
+                for name, number, spec in rows:
+                    if number == numbers[name]:
+                        found[name] = DeviceRelease.model_validate_json(spec)
+        return found
 
     def outcome_of(self, number: int, device: str) -> Outcome | None:
         """How a device's part of a release last ended; None when it has none, or was never asked to serve it.

@@ -1,7 +1,8 @@
 """Short transactions on the inventory's file: what every part of the repository stands on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -57,3 +58,10 @@ def device_id(row: DeviceRow) -> int:
     """The key of a stored device."""
     assert row.id is not None
     return row.id
+
+
+def portions(names: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Names by so many at a time."""
+    rest = iter(names)
+    while portion := list(islice(rest, size)):
+        yield portion

@@ -216,14 +216,13 @@ class _Conductor:
 
     def _returns(self) -> dict[str, Step]:
         """Where devices go when they are to return: what each served before this rollout."""
-        found: dict[str, Step] = {}
-        for place in self._places:
-            if place.previous_number is None:
-                continue
-            before = self._repository.device_release(place.previous_number, place.device)
-            if before is not None:
-                found[place.device] = Step(place.device, Action.DEPLOY, before, place.release_number)
-        return found
+        served = {place.device: place.previous_number for place in self._places if place.previous_number}
+        before = self._repository.device_releases(served)
+        return {
+            place.device: Step(place.device, Action.DEPLOY, before[place.device], place.release_number)
+            for place in self._places
+            if place.device in before
+        }
 
     # -- the record ------------------------------------------------------------------------------------
 

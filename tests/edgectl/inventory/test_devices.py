@@ -76,3 +76,14 @@ def test_a_gpu_counts_only_when_the_runtime_can_use_it(
     assert (row["gpus"], row["vram_total"], row["vram_free"]) == ("RTX 4060", 8 * GIB, 7 * GIB)
     assert (row["backends"], row["gpu_note"]) == (",".join(backends), note)
     assert (row["facts_at"], row["last_seen"], row["transport"]) == (77.0, 77.0, LOCAL)
+
+
+def test_facts_of_many_are_saved_together(inventory: Repository) -> None:
+    names = [f"d{number}" for number in range(230)]
+    for name in names:
+        inventory.add_device(name, {"kind": "local"})
+    seen = {name: gpu_facts(("cuda",)).model_copy(update={"agent_id": f"agent-{name}"}) for name in names}
+    inventory.save_all_facts(seen)
+    assert {device.name: device.facts for device in inventory.devices()} == seen
+    with pytest.raises(InventoryError, match="no device 'ghost'"):
+        inventory.save_all_facts({"ghost": gpu_facts(("cuda",))})

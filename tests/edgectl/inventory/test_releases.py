@@ -63,3 +63,20 @@ def test_unknown_devices_and_numbers_are_named(fleet: Repository, path: Path) ->
     assert fleet.releases() == ()
     with pytest.raises(InventoryError, match="no release r7"):
         fleet.release(7)
+
+
+def test_many_devices_are_asked_for_at_once_each_under_its_own_number(inventory: Repository) -> None:
+    names = [f"d{number}" for number in range(1203)]
+    for name in names:
+        inventory.add_device(name, {"kind": "local"})
+    inventory.record_release("office", {"n": 1}, {name: device_release(f"m-{name}") for name in names})
+    inventory.record_release("office", {"n": 2}, {name: device_release("chat") for name in names[:2]})
+    wanted = {**dict.fromkeys(names, 1), "d1": 2, "d7": 2, "ghost": 1}
+    inventory.remove_device("d9")
+    found = inventory.device_releases(wanted)
+    # d7 has no part of r2.
+    assert set(found) == set(names) - {"d7", "d9"}
+    assert found["d0"] == inventory.device_release(1, "d0")
+    assert found["d1"] == inventory.device_release(2, "d1")
+    assert found["d1202"] == inventory.device_release(1, "d1202")
+    assert inventory.device_releases({}) == {}
