@@ -112,11 +112,12 @@ def prepare_rollback(
         repository.release(number)  # a number that never was is an error, not a refusal on every device
     sightings = look(devices)
     record(repository, sightings)
+    before: Mapping[str, DeviceRelease | None]
     if number is None:
         before = {each.device.name: _release_before(repository, each) for each in sightings}
         why = "no release was committed here before the current one"
     else:
-        before = {**repository.device_releases({device.name: number for device in devices})}
+        before = repository.device_releases({device.name: number for device in devices})
         why = f"r{number} was never made for this device"
     desired: dict[str, Desired] = {}
     for device in devices:
